@@ -1,0 +1,34 @@
+/* tandem/http.h - a small HTTP server on the loop (libmicrohttpd): GET and POST, bodies up to 64 KiB. Loop thread only. */
+#ifndef TD_HTTP_H
+#define TD_HTTP_H
+
+#include <uv.h>
+
+#include "tandem/buf.h"
+#include "tandem/err.h"
+
+struct td_http;
+
+struct td_http_request {
+    const char *method, *path;
+    const char *body;
+    size_t body_len;
+};
+struct td_http_response {
+    int status;               /* 200 unless set */
+    const char *content_type; /* static string; default application/json */
+    struct td_buf body;       /* limit 4 MiB */
+};
+typedef void td_http_handler(void *user, const struct td_http_request *req, struct td_http_response *res);
+
+/** @param listen  "host:port"; port 0 takes a free one (see td_http_port) */
+int td_http_new(uv_loop_t *loop, const char *listen, struct td_http **ret, struct td_err *reterr);
+/** Exact path, exact method; strings are copied. */
+int td_http_route(struct td_http *http, const char *method, const char *path, td_http_handler *handler, void *user);
+int td_http_port(const struct td_http *http);
+void td_http_free(struct td_http *http);
+
+/** Blocking GET for --healthcheck: status, or negative code. */
+int td_http_get_status(const char *listen, const char *path, unsigned timeout_ms);
+
+#endif /* TD_HTTP_H */

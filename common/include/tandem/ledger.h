@@ -1,0 +1,77 @@
+/* tandem/ledger.h - exactly one outcome: two bits a recipient in Redis, changed only by scripts (DESIGN s.5).
+ *
+ * Keys of a campaign, all tagged {c:<campaign_id>} (one slot of a Redis Cluster):
+ *   td:{c:X}:seen     bitmap, ingestion took it            td:{c:X}:totals   hash of counts, see below
+ *   td:{c:X}:tried    bitmap, it may have been handed over td:{c:X}:pending  hash index -> packed Outcome, from end
+ *   td:{c:X}:done     bitmap, it has its outcome                             until mail.outcomes has it
+ *   td:{c:X}:addr     string, 16 bytes a recipient         td:{c:X}:bounced  bitmap, counted as bounced
+ * totals fields: submitted, accepted, refused, invalid, suppressed, expired, cancelled, unconfirmed,
+ *   accepted:<relay>, hard:<relay>, soft:<relay>, block:<relay>, and count (sealed recipient count).
+ * All expire 30 days after the last change. Every call may be repeated: it has no further effect.
+ * Loop thread only. Batches hold at most TD_LEDGER_BATCH entries of one campaign. */
+#ifndef TD_LEDGER_H
+#define TD_LEDGER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tandem/err.h"
+#include "tandem/id.h"
+#include "tandem/redis.h"
+
+#define TD_LEDGER_BATCH 500
+
+enum td_verdict {
+    TD_GO = 0,   /* not tried: `tried` is set now, go on */
+    TD_DONE = 1, /* it has its outcome; when `outcome` is given mail.outcomes may lack it: publish it again */
+    TD_TRIED = 2 /* somebody may have handed it over and nobody knows the result: unconfirmed */
+};
+
+struct td_begun {
+    enum td_verdict verdict;
+    const void *outcome; /* packed tandem.mail.v1.Outcome, valid in the callback; NULL when none is pending */
+    size_t outcome_len;
+};
+
+/** err: as td_redis_cb; begun has count entries in the order asked, NULL on failure. */
+typedef void td_ledger_begin_cb(void *user, const struct td_begun *begun, size_t count, const struct td_err *err);
+int td_ledger_begin(struct td_redis *redis, const char *campaign_id, const uint32_t *index, size_t count,
+                    td_ledger_begin_cb *cb, void *user);
+
+struct td_ended {
+    uint32_t index;
+    const char *result;  /* totals field: "accepted", "refused", ... */
+    const char *relay;   /* "" when none */
+    const void *outcome; /* packed Outcome */
+    size_t outcome_len;
+};
+/** Set done, count once, keep the packed outcome as pending. Then produce it, then td_ledger_published. */
+int td_ledger_end(struct td_redis *redis, const char *campaign_id, const struct td_ended *ended, size_t count,
+                  td_redis_cb *cb, void *user);
+/** mail.outcomes has them: forget the pending copies. */
+int td_ledger_published(struct td_redis *redis, const char *campaign_id, const uint32_t *index, size_t count,
+                        td_redis_cb *cb, void *user);
+/** The relay provably did not take them: clear `tried`. */
+int td_ledger_undo(struct td_redis *redis, const char *campaign_id, const uint32_t *index, size_t count,
+                   td_redis_cb *cb, void *user);
+
+/** Ingestion took these: set seen, count submitted once each, store address hashes. */
+int td_ledger_admit(struct td_redis *redis, const char *campaign_id, const uint32_t *index,
+                    const uint8_t (*hash)[TD_HASH_BYTES], size_t count, td_redis_cb *cb, void *user);
+/** The sealed count. */
+int td_ledger_seal(struct td_redis *redis, const char *campaign_id, uint32_t recipient_count, td_redis_cb *cb,
+                   void *user);
+/** A bounce of an accepted mail: counts class:<relay> ("hard", "soft", "block") once a recipient; hard wins over
+ * soft seen before. Reply: 1 when it was counted now, else 0. */
+int td_ledger_bounce(struct td_redis *redis, const char *campaign_id, uint32_t index, const char *relay,
+                     const char *class_name, td_redis_cb *cb, void *user);
+
+/* Suppression: 256 sets td:{supp:<first byte in hex>} of 16-byte hashes. */
+int td_suppression_add(struct td_redis *redis, const uint8_t hash[TD_HASH_BYTES], td_redis_cb *cb, void *user);
+int td_suppression_remove(struct td_redis *redis, const uint8_t hash[TD_HASH_BYTES], td_redis_cb *cb, void *user);
+/** suppressed[i] = 1 when hash[i] is on the list; NULL on failure. */
+int td_suppression_check(struct td_redis *redis, const uint8_t (*hash)[TD_HASH_BYTES], size_t count,
+                         void (*cb)(void *user, const uint8_t *suppressed, size_t count, const struct td_err *err),
+                         void *user);
+
+#endif /* TD_LEDGER_H */

@@ -1,0 +1,63 @@
+/* tandem/redis.h - Redis on the loop: pipelined commands with a deadline, reconnect with back-off, scripts, pub/sub.
+ * Loop thread only. While the server is away every call fails at once with TD_EIO: callers have a mode without it. */
+#ifndef TD_REDIS_H
+#define TD_REDIS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "tandem/err.h"
+
+struct td_redis;
+struct td_reply; /* a reply inside its callback */
+
+enum td_reply_type { TD_REPLY_NIL, TD_REPLY_INT, TD_REPLY_STR, TD_REPLY_ARRAY };
+
+enum td_reply_type td_reply_type(const struct td_reply *reply);
+long long td_reply_int(const struct td_reply *reply);                  /* also of a string of digits; else 0 */
+const char *td_reply_str(const struct td_reply *reply, size_t *ret_len); /* "" when it is none; ret_len may be NULL */
+size_t td_reply_count(const struct td_reply *reply);
+const struct td_reply *td_reply_at(const struct td_reply *reply, size_t i); /* NULL past the end */
+
+/**
+ * @param reply  valid during the call; NULL on failure
+ * @param err    NULL on success. TD_EIO: not sent or connection lost (it may have been carried out);
+ *               TD_ETIMEOUT: no answer in time (the connection is dropped, since a late reply would answer the next
+ *               command); TD_EFATAL: the server answered an error. READONLY, LOADING, MASTERDOWN, OOM and MISCONF
+ *               count as "away" (TD_EIO).
+ */
+typedef void td_redis_cb(void *user, const struct td_reply *reply, const struct td_err *err);
+
+struct td_arg {
+    const void *data;
+    size_t len;
+};
+#define TD_ARG_STR(s) ((struct td_arg){(s), strlen(s)})
+
+struct td_script {
+    const char *name;
+    const char *source;
+};
+/* Embedded from common/lua/<name>.lua at build time, as `td_script_<name>`. */
+
+int td_redis_new(uv_loop_t *loop, const char *url, const char *password, unsigned timeout_ms, struct td_redis **ret,
+                 struct td_err *reterr);
+/** Pending callbacks are called with TD_EIO before this returns. */
+void td_redis_free(struct td_redis *redis);
+
+bool td_redis_up(const struct td_redis *redis);
+/** Called at every change of up/down, and once soon after td_redis_new. run_id: the server's, "" when down;
+ * a new one means that it may have lost everything. */
+void td_redis_on_state(struct td_redis *redis, void (*cb)(void *user, bool up, const char *run_id), void *user);
+
+/** @param cb may be NULL. Arguments are copied. Failure is told by cb as well as returned; cb is never called inside. */
+int td_redis_command(struct td_redis *redis, const struct td_arg *args, size_t count, td_redis_cb *cb, void *user);
+/** EVALSHA; on NOSCRIPT once more with EVAL. Keys first, then args. */
+int td_redis_eval(struct td_redis *redis, const struct td_script *script, const struct td_arg *keys, size_t key_count,
+                  const struct td_arg *args, size_t arg_count, td_redis_cb *cb, void *user);
+/** Messages of a channel (own connection, subscribed again after each reconnect). */
+int td_redis_subscribe(struct td_redis *redis, const char *channel,
+                       void (*cb)(void *user, const char *message, size_t len), void *user);
+
+#endif /* TD_REDIS_H */

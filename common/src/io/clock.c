@@ -1,0 +1,26 @@
+#include "tandem/clock.h"
+
+#include <time.h>
+
+static uint64_t read_us(clockid_t clock)
+{
+    struct timespec t;
+
+    clock_gettime(clock, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+uint64_t td_mono_us(void)
+{
+    return read_us(CLOCK_MONOTONIC);
+}
+
+uint64_t td_mono_ms(void)
+{
+    return td_mono_us() / 1000;
+}
+
+int64_t td_wall_ms(void)
+{
+    return (int64_t)(read_us(CLOCK_REALTIME) / 1000);
+}
