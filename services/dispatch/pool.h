@@ -1,0 +1,85 @@
+/* pool.h - the connections to one relay: how a mail gets into a relay and what became of it. Loop thread only.
+ *
+ * libcurl (CURLOPT_CONNECT_ONLY on one multi handle, driven by the loop) does DNS, TCP, TLS with verification, EHLO and
+ * AUTH; the transaction is smtp_transaction.c over curl_easy_send/recv. One mail is one transaction with one recipient.
+ * The pool knows nothing of relay choice, pacing, Redis or Kafka. */
+#ifndef POOL_H
+#define POOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "attempt.h"
+#include "tandem/err.h"
+#include "tandem/metrics.h"
+#include "tandem/settings.h"
+
+/* Facts about the relay that no single mail answers for. */
+enum relay_event {
+    RELAY_UP,           /* a connection is ready */
+    RELAY_DNS,          /* host name did not resolve */
+    RELAY_CONNECT,      /* refused, unreachable, timed out */
+    RELAY_TLS,          /* handshake or verification failed, or STARTTLS is not offered: nothing was sent */
+    RELAY_BANNER,       /* greeting or EHLO refused, garbage, timed out */
+    RELAY_AUTH,         /* credentials refused (535 and so on) */
+    RELAY_RESET,        /* an established connection broke during a transaction */
+    RELAY_TOO_MANY,     /* 421 too many connections */
+    RELAY_EVENT_COUNT
+};
+const char *relay_event_name(enum relay_event event); /* "dns", "connect", ... */
+
+struct slice {
+    const char *data;
+    size_t len;
+};
+
+struct mail_job {
+    /* Set by the caller, borrowed until done. */
+    const char *reverse_path; /* without <>; "" = null */
+    const char *recipient;    /* without <>; has passed td_addr_check */
+    const struct slice *slices; /* header and body, CRLF line ends, NOT dot-stuffed */
+    size_t slice_count;
+    size_t bytes; /* of all slices */
+    void *user;
+    /* Private to the pool. */
+    struct mail_job *next;
+};
+
+struct pool;
+
+struct pool_ops {
+    /** Exactly once for every job that pool_send took; never from inside pool_send. The job is the caller's again. */
+    void (*done)(void *user, struct mail_job *job, const struct attempt_result *result);
+    /** detail: a short text without personal data, such as "Connection refused" or "535 5.7.8". */
+    void (*event)(void *user, struct pool *pool, enum relay_event event, const char *detail);
+    /** pool_room has risen from 0. */
+    void (*room)(void *user, struct pool *pool);
+};
+
+int pool_new(uv_loop_t *loop, const struct td_relay_settings *relay, struct td_metrics *metrics,
+             const struct pool_ops *ops, void *user, struct pool **ret, struct td_err *reterr);
+const struct td_relay_settings *pool_relay(const struct pool *pool);
+
+/** How many more jobs it would take now: free connections, plus those it may still open (or is opening) less their jobs.
+ * Opening is staggered: at most 8 handshakes at once. */
+size_t pool_room(const struct pool *pool);
+/** @return TD_OK, or TD_EAGAIN when there is no room. Copies nothing. */
+int pool_send(struct pool *pool, struct mail_job *job);
+/** Jobs taken and not done. */
+size_t pool_busy(const struct pool *pool);
+
+/** Connect, TLS, EHLO, AUTH, NOOP, QUIT, without mail. cb once: event RELAY_UP when all went well. */
+int pool_probe(struct pool *pool, void (*cb)(void *user, enum relay_event event, const char *detail), void *user);
+/** Cap below relay->max_connections (421 too many); rises again by one a minute by itself. */
+void pool_limit(struct pool *pool, size_t max_connections);
+size_t pool_connections(const struct pool *pool); /* established */
+/** Jobs still waiting for a connection (nothing sent yet) are given back as NOT_TAKEN: after the relay was found down. */
+void pool_give_back(struct pool *pool);
+
+/** Close idle connections with QUIT now, the others after their job; cb when none is left. */
+void pool_stop(struct pool *pool, void (*cb)(void *user), void *user);
+void pool_free(struct pool *pool); /* jobs not done are never called back: stop first */
+
+#endif /* POOL_H */
