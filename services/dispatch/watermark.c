@@ -1,1 +1,79 @@
-/* in work */
+/* A ring of bits over [next, next + span): set = begun and not done. `next` moves over clear bits up to `end`. */
+#include "watermark.h"
+
+#include <stdlib.h>
+
+struct watermark {
+    int64_t next, end; /* all below next are done; end = newest begun + 1; -1 before the first */
+    size_t span, open; /* span is a power of two and a multiple of 8 */
+    unsigned char bits[];
+};
+
+struct watermark *watermark_new(size_t span)
+{
+    struct watermark *wm;
+    size_t n = 8;
+
+    while (n < span)
+        n *= 2;
+    wm = calloc(1, sizeof(*wm) + n / 8);
+    if (!wm)
+        return NULL;
+    wm->span = n;
+    wm->next = wm->end = -1;
+    return wm;
+}
+
+void watermark_free(struct watermark *wm)
+{
+    free(wm);
+}
+
+static unsigned char *byte_of(struct watermark *wm, int64_t offset)
+{
+    return &wm->bits[((size_t)offset & (wm->span - 1)) / 8];
+}
+
+static unsigned char mask_of(int64_t offset)
+{
+    return (unsigned char)(1u << ((unsigned)offset & 7));
+}
+
+bool watermark_begin(struct watermark *wm, int64_t offset)
+{
+    if (wm->next < 0)
+        wm->next = wm->end = offset;
+    if (wm->open == 0 && offset >= wm->end)
+        wm->next = offset; /* a gap before it is done */
+    if (offset < wm->end || offset - wm->next >= (int64_t)wm->span)
+        return false;
+    *byte_of(wm, offset) |= mask_of(offset);
+    wm->end = offset + 1;
+    wm->open++;
+    return true;
+}
+
+void watermark_done(struct watermark *wm, int64_t offset)
+{
+    if (offset < wm->next || offset >= wm->end || !(*byte_of(wm, offset) & mask_of(offset)))
+        return;
+    *byte_of(wm, offset) &= (unsigned char)~mask_of(offset);
+    wm->open--;
+    while (wm->next < wm->end && !(*byte_of(wm, wm->next) & mask_of(wm->next)))
+        wm->next++;
+}
+
+int64_t watermark_next(const struct watermark *wm)
+{
+    return wm->next;
+}
+
+size_t watermark_open(const struct watermark *wm)
+{
+    return wm->open;
+}
+
+bool watermark_room(const struct watermark *wm)
+{
+    return wm->next < 0 || wm->open == 0 || wm->end - wm->next < (int64_t)wm->span;
+}
