@@ -30,11 +30,6 @@ enum relay_event {
 };
 const char *relay_event_name(enum relay_event event); /* "dns", "connect", ... */
 
-struct slice {
-    const char *data;
-    size_t len;
-};
-
 struct mail_job {
     /* Set by the caller, borrowed until done. */
     const char *reverse_path; /* without <>; "" = null */
@@ -45,6 +40,7 @@ struct mail_job {
     void *user;
     /* Private to the pool. */
     struct mail_job *next;
+    bool retried; /* it has been given a fresh connection once */
 };
 
 struct pool;
