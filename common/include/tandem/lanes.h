@@ -9,7 +9,9 @@
 /**
  * Rendezvous hash: the k lanes with the highest hash of (campaign_id, lane). Two campaigns rarely share all their
  * lanes, and a campaign keeps its lanes when k grows.
- * @param expected_recipients  k = 2 up to 1,000; 4 up to 20,000; 8 up to 200,000; half of n above (>= 1, <= n); 0 = 4
+ * @param expected_recipients  k = 2 up to 1,000; 4 up to 20,000; 8 up to 200,000; above that half of n, but
+ *             at least 8; never more than n; 0 = 4
+ * @param n    lanes there are, at most TD_LANES_MAX
  * @param out  TD_LANES_MAX entries, ascending
  * @return k
  */
