@@ -30,12 +30,12 @@ void *td_pb_write(const ProtobufCMessage *msg, size_t *ret_len);
 /**
  * A message as JSON for people (protobuf's JSON mapping: lowerCamelCase is NOT used, proto names are kept;
  * bytes as lower-case hex when 16 or 32 bytes long, else base64; 64-bit numbers as numbers).
+ * Singular fields are written even when they are zero or empty, sub-messages and members of a oneof only when set.
  * @return malloc'd text the caller frees; NULL when out of memory
  */
 char *td_pb_to_json(const ProtobufCMessage *msg);
 
-/** Find one of Tandem's message types by its short name, such as "Submission" or "OutboundMessage"; NULL if none.
- * Defined in td_proto. */
+/** Find one of Tandem's message types by its short name, such as "Submission" or "OutboundMessage"; NULL if none. */
 const ProtobufCMessageDescriptor *td_pb_type(const char *short_name);
 
 #endif /* TD_PB_H */
