@@ -338,10 +338,12 @@ static int read_comment(struct parse *p, size_t tag_at)
 }
 
 /* What stands after {{ where a name should begin, in words. */
-static const char *name_problem(const struct parse *p)
+static const char *name_problem(const struct parse *p, size_t name_len)
 {
     char c = p->at < p->len ? p->text[p->at] : '\0';
 
+    if (name_len > TEMPLATE_FIELD_MAX)
+        return "a field name has at most 64 bytes.";
     if (c == '{' || c == '&')
         return "raw values are not allowed; write {{field}}.";
     if (c == '#' || c == '/' || c == '^' || c == '>')
@@ -382,7 +384,7 @@ static int read_tag(struct parse *p, size_t tag_at)
         p->at++;
     name_len = p->at - name_at;
     if (!template_field_name_valid(p->text + name_at, name_len))
-        return fail(p, TD_ESYNTAX, "template.syntax", tag_at, name_problem(p));
+        return fail(p, TD_ESYNTAX, "template.syntax", tag_at, name_problem(p, name_len));
     skip_blanks(p);
     rc = read_filter(p, tag_at, &segment);
     if (rc < 0)

@@ -11,7 +11,9 @@
  * Field names: 1 to 64 of A-Z a-z 0-9 _ . - ; case counts.
  * Reserved, always known, and never taken from a recipient's fields: see template_reserved.
  *
- * What replaces a value is never read as a template again. */
+ * A missing value without a default makes the recipient INVALID when rendered; an empty one is empty. Values and
+ * defaults are escaped as the part demands (& < > " ' in HTML). What replaces a value is never read as a template
+ * again. */
 #ifndef RENDERING_TEMPLATE_COMPILE_H
 #define RENDERING_TEMPLATE_COMPILE_H
 
@@ -39,7 +41,7 @@ enum template_reserved {
     TEMPLATE_EMAIL,            /* {{email}}: the recipient's address */
     TEMPLATE_NAME,             /* {{name}}: the recipient's name */
     TEMPLATE_CAMPAIGN_ID,      /* {{campaign.id}} */
-    TEMPLATE_UNSUBSCRIBE_URL   /* {{unsubscribe_url}}: the recipient's https link; empty when the campaign has none */
+    TEMPLATE_UNSUBSCRIBE_URL   /* {{unsubscribe_url}}: the recipient's https link, else mailto link, else empty */
 };
 
 enum template_kind { TEMPLATE_LITERAL = 0, TEMPLATE_VALUE };
