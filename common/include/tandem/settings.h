@@ -90,6 +90,8 @@ struct td_settings {
     char *bounce_lmtp_listen; /* host:port */
     char *bounce_domain;      /* domain of return paths it accepts; NULL = those of the relays */
     int64_t bounce_max_message_bytes;
+
+    struct td_origins *origins; /* private: where each value came from; NULL in settings made by hand */
 };
 
 struct td_override {
@@ -110,6 +112,9 @@ void td_settings_release(struct td_settings *settings);
 void td_settings_print(const struct td_settings *settings, FILE *out);
 /** Every option with type, default, range and help: Markdown for the docs (a test compares), or plain for --help. */
 void td_settings_document(FILE *out, bool markdown);
+
+/** What was read but should be mended, such as a secret that everybody may read; for the log. Never NULL. */
+const struct td_strings *td_settings_warnings(const struct td_settings *settings);
 
 const struct td_relay_settings *td_settings_relay(const struct td_settings *settings, const char *name);
 /** Is this relay in an allowed country (the operator's list, narrowed by `also` when it is not empty)? */
