@@ -1,1 +1,6 @@
-/* in work */
+#include "flow.h"
+
+int main(int argc, char **argv)
+{
+    return td_app_main(argc, argv, &dispatch_service);
+}

@@ -1,1 +1,320 @@
-/* in work */
+#include "relays.h"
+
+#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "pace.h"
+#include "tandem/clock.h"
+#include "tandem/log.h"
+#include "tandem/token.h"
+
+enum {
+    COOL_MS = 100,           /* after a connection that did not come up: no storm of connects while health decides */
+    OVERFLOW_WAIT_US = 50000 /* a limited relay whose next slot is further away lets mail flow on */
+};
+
+struct relay {
+    struct relays *owner;
+    size_t index;
+    const struct td_relay_settings *settings;
+    struct pool *pool;
+    uint64_t cool_until_ms;
+    struct td_metric *state, *failovers;
+};
+
+struct relays {
+    const struct td_settings *settings;
+    struct td_metrics *metrics;
+    struct health *health;
+    struct pace *pace;
+    struct relays_ops ops;
+    void *user;
+    struct relay relay[TD_RELAYS_MAX];
+    size_t count, stopping;
+    void (*stopped)(void *user);
+    void *stopped_user;
+};
+
+static void on_done(void *user, struct mail_job *job, const struct attempt_result *result)
+{
+    struct relay *r = user;
+
+    if (result->kind == ATTEMPT_ACCEPTED) {
+        health_report(r->owner->health, r->index, HEALTH_OK, "");
+        health_latency(r->owner->health, r->index, result->final_us);
+    }
+    r->owner->ops.attempted(r->owner->user, job->user, result);
+}
+
+static void on_event(void *user, struct pool *pool, enum relay_event event, const char *detail)
+{
+    struct relay *r = user;
+    char reason[48];
+
+    if (event == RELAY_UP) {
+        r->cool_until_ms = 0;
+        return;
+    }
+    td_log(TD_WARN, "relay.trouble", "relay=%s what=%s detail=\"%s\"", r->settings->name, relay_event_name(event), detail);
+    if (event == RELAY_TOO_MANY) {
+        size_t n = pool_connections(pool);
+
+        pool_limit(pool, n > 1 ? n - 1 : 1);
+        health_report(r->owner->health, r->index, HEALTH_CONNECTIONS, "overloaded.connections");
+        return;
+    }
+    if (event != RELAY_RESET)
+        r->cool_until_ms = td_mono_ms() + COOL_MS;
+    snprintf(reason, sizeof(reason), "down.%s", relay_event_name(event));
+    health_report(r->owner->health, r->index, HEALTH_HARD, reason);
+}
+
+static void on_room(void *user, struct pool *pool)
+{
+    struct relay *r = user;
+
+    (void)pool;
+    r->owner->ops.moved(r->owner->user);
+}
+
+static void on_due(void *user, size_t relay)
+{
+    struct relays *relays = user;
+
+    (void)relay;
+    relays->ops.moved(relays->user);
+}
+
+static void on_changed(void *user, size_t i, enum relay_state from, const struct relay_view *view, bool first)
+{
+    struct relays *relays = user;
+    struct relay *r = &relays->relay[i];
+    bool away = view->state != RELAY_CLOSED && view->state != RELAY_LIMITED;
+
+    pace_factor(relays->pace, i, view->rate_factor);
+    td_metric_set(r->state, view->state);
+    if (from != view->state) {
+        if (away && (from == RELAY_CLOSED || from == RELAY_LIMITED)) {
+            td_metric_add(r->failovers, 1);
+            /* Mails that wait for its connections have not been begun: they take the other relay at once. */
+            pool_give_back(r->pool);
+        }
+        relays->ops.changed(relays->user, r->settings->name, from, view, first);
+    }
+    relays->ops.moved(relays->user);
+}
+
+static void on_probed(void *user, enum relay_event event, const char *detail)
+{
+    struct relay *r = user;
+    char reason[48] = "well.probe";
+
+    (void)detail;
+    if (event != RELAY_UP)
+        snprintf(reason, sizeof(reason), "down.%s", relay_event_name(event));
+    else
+        r->cool_until_ms = 0;
+    health_probed(r->owner->health, r->index, event == RELAY_UP, reason);
+}
+
+static void on_probe(void *user, size_t i)
+{
+    struct relays *relays = user;
+    struct relay *r = &relays->relay[i];
+
+    if (pool_probe(r->pool, on_probed, r) < 0)
+        health_probed(relays->health, i, false, "down.probe");
+}
+
+static int relay_open(struct relays *relays, uv_loop_t *loop, size_t i, struct td_err *reterr)
+{
+    static const struct pool_ops ops = {on_done, on_event, on_room};
+    struct relay *r = &relays->relay[i];
+    char labels[64];
+
+    r->owner = relays;
+    r->index = i;
+    r->settings = &relays->settings->relays[i];
+    if (!r->settings->return_path_domain)
+        return td_fail(reterr, TD_ECONFIG, "relays[%zu] (%s) needs return_path_domain: bounces have to come back", i,
+                       r->settings->name);
+    snprintf(labels, sizeof(labels), "relay=\"%s\"", r->settings->name);
+    r->state = td_metric(relays->metrics, TD_GAUGE, "tandem_dispatch_relay_state",
+                         "0 closed, 1 limited, 2 open, 3 half-open, 4 exhausted, 5 paused", labels);
+    r->failovers = td_metric(relays->metrics, TD_COUNTER, "tandem_dispatch_relay_left_total",
+                             "Times mail left this relay because it was unfit", labels);
+    return pool_new(loop, r->settings, relays->metrics, &ops, r, &r->pool, reterr);
+}
+
+int relays_new(uv_loop_t *loop, const struct td_settings *settings, struct td_redis *redis, struct td_metrics *metrics,
+               const struct relays_ops *ops, void *user, struct relays **ret, struct td_err *reterr)
+{
+    static const struct health_ops health_ops = {on_changed, on_probe};
+    struct relays *relays = calloc(1, sizeof(*relays));
+    int rc = TD_OK;
+
+    if (!relays)
+        return td_fail(reterr, TD_ENOMEM, "relays");
+    relays->settings = settings;
+    relays->metrics = metrics;
+    relays->ops = *ops;
+    relays->user = user;
+    relays->count = settings->relay_count;
+    for (size_t i = 0; i < relays->count && rc == TD_OK; i++)
+        rc = relay_open(relays, loop, i, reterr);
+    if (rc == TD_OK)
+        rc = pace_new(loop, redis, settings, on_due, relays, &relays->pace, reterr);
+    if (rc == TD_OK)
+        rc = health_new(loop, redis, settings, &health_ops, relays, &relays->health, reterr);
+    if (rc < 0) {
+        relays_free(relays);
+        return rc;
+    }
+    *ret = relays;
+    return TD_OK;
+}
+
+void relays_free(struct relays *relays)
+{
+    if (!relays)
+        return;
+    health_free(relays->health);
+    pace_free(relays->pace);
+    for (size_t i = 0; i < relays->count; i++)
+        pool_free(relays->relay[i].pool);
+    free(relays);
+}
+
+static void on_pool_stopped(void *user)
+{
+    struct relays *relays = user;
+
+    if (--relays->stopping == 0)
+        relays->stopped(relays->stopped_user);
+}
+
+void relays_stop(struct relays *relays, void (*cb)(void *user), void *user)
+{
+    relays->stopped = cb;
+    relays->stopped_user = user;
+    relays->stopping = relays->count + 1;
+    for (size_t i = 0; i < relays->count; i++)
+        pool_stop(relays->relay[i].pool, on_pool_stopped, relays);
+    on_pool_stopped(relays);
+}
+
+static size_t find(const struct relays *relays, const char *name)
+{
+    for (size_t i = 0; i < relays->count; i++)
+        if (strcmp(relays->relay[i].settings->name, name) == 0)
+            return i;
+    return TD_RELAYS_MAX;
+}
+
+static bool may_ever(const struct relays *relays, const struct mail *mail, size_t i)
+{
+    const struct td_relay_settings *s = relays->relay[i].settings;
+
+    return td_relay_allowed(relays->settings, s, (const char *const *)mail->msg->allowed_countries,
+                            mail->msg->n_allowed_countries) &&
+           (s->max_message_bytes <= 0 || mail->msg->message_bytes <= s->max_message_bytes);
+}
+
+bool relays_left(const struct relays *relays, const struct mail *mail)
+{
+    for (size_t k = 0; k < mail->msg->n_route; k++) {
+        size_t i = find(relays, mail->msg->route[k]);
+
+        if (i < TD_RELAYS_MAX && !(mail->avoid >> i & 1) && may_ever(relays, mail, i))
+            return true;
+    }
+    return false;
+}
+
+static struct route_relay look(struct relays *relays, const struct mail *mail, size_t i, uint64_t now_ms)
+{
+    const Tandem__Internal__V1__OutboundMessage *msg = mail->msg;
+    struct route_relay fit = {.never = true};
+    const struct relay_view *view;
+    const struct relay *r;
+
+    if (i == TD_RELAYS_MAX)
+        return fit;
+    r = &relays->relay[i];
+    view = health_view(relays->health, i);
+    fit.never = !may_ever(relays, mail, i);
+    fit.avoided = (mail->pinned >= 0 && (size_t)mail->pinned != i) ||
+                  ((mail->avoid >> i & 1) && now_ms < mail->avoid_until_ms) ||
+                  !health_campaign_fit(relays->health, i, msg->campaign_id, msg->bounce_ceiling_per_10000);
+    fit.well = view->state == RELAY_CLOSED || view->state == RELAY_LIMITED;
+    fit.limited = view->state == RELAY_LIMITED;
+    fit.grant = view->state == RELAY_HALF_OPEN && view->grants > 0;
+    fit.share = view->share >= 1 ? 10000 : view->share <= 0 ? 0 : (uint32_t)(view->share * 10000);
+    fit.room = now_ms >= r->cool_until_ms && pool_room(r->pool) > 0 &&
+               !(fit.limited && pace_full(relays->pace, i, OVERFLOW_WAIT_US));
+    return fit;
+}
+
+enum route_answer relays_choose(struct relays *relays, const struct mail *mail, size_t *ret_relay)
+{
+    struct route_relay fit[TD_RELAYS_MAX];
+    size_t index[TD_RELAYS_MAX], n = mail->msg->n_route, chosen = 0;
+    uint64_t now_ms = td_mono_ms();
+    enum route_answer answer;
+
+    for (size_t k = 0; k < n; k++) {
+        index[k] = find(relays, mail->msg->route[k]);
+        fit[k] = look(relays, mail, index[k], now_ms);
+    }
+    answer = route_choose(fit, n, mail->dice, &chosen);
+    if (answer != ROUTE_SEND)
+        return answer;
+    if (fit[chosen].grant && !health_take_grant(relays->health, index[chosen]))
+        return ROUTE_WAIT;
+    if (pace_take(relays->pace, index[chosen]) > 0)
+        return ROUTE_WAIT; /* a grant taken for nothing comes back with the next report */
+    *ret_relay = index[chosen];
+    return ROUTE_SEND;
+}
+
+int relays_send(struct relays *relays, struct mail *mail, size_t relay)
+{
+    const struct td_relay_settings *s = relays->relay[relay].settings;
+    const char *key = relays->settings->keys_token;
+    char local[TD_TOKEN_LOCAL_MAX];
+
+    td_token_write(local, TD_TOKEN_BOUNCE, key, strlen(key), mail->msg->campaign_id, mail->msg->index, s->name);
+    snprintf(mail->reverse_path, sizeof(mail->reverse_path), "%s@%s", local, s->return_path_domain);
+    mail->job.reverse_path = mail->reverse_path;
+    mail->relay = relay;
+    return pool_send(relays->relay[relay].pool, &mail->job);
+}
+
+const char *relays_name(const struct relays *relays, size_t relay)
+{
+    return relays->relay[relay].settings->name;
+}
+
+void relays_report(struct relays *relays, size_t relay, const struct reply_class *class)
+{
+    if (class->health != HEALTH_NONE)
+        health_report(relays->health, relay, class->health, class->reason);
+}
+
+void relays_want(struct relays *relays, size_t waiting)
+{
+    for (size_t i = 0; i < relays->count; i++)
+        pace_want(relays->pace, i, (uint32_t)(waiting > 100000 ? 100000 : waiting));
+}
+
+bool relays_any_fit(const struct relays *relays)
+{
+    for (size_t i = 0; i < relays->count; i++) {
+        const struct relay_view *view = health_view(relays->health, i);
+
+        if (view->state == RELAY_CLOSED || view->state == RELAY_LIMITED || view->state == RELAY_HALF_OPEN)
+            return true;
+    }
+    return false;
+}

@@ -73,6 +73,11 @@ size_t watermark_open(const struct watermark *wm)
     return wm->open;
 }
 
+size_t watermark_spread(const struct watermark *wm)
+{
+    return (size_t)(wm->end - wm->next);
+}
+
 bool watermark_room(const struct watermark *wm)
 {
     return wm->next < 0 || wm->open == 0 || wm->end - wm->next < (int64_t)wm->span;

@@ -23,6 +23,8 @@ void watermark_done(struct watermark *wm, int64_t offset);
 int64_t watermark_next(const struct watermark *wm);
 /** Begun and not done. */
 size_t watermark_open(const struct watermark *wm);
+/** Records from the oldest not done to the newest begun: when it nears the span, take no more. */
+size_t watermark_spread(const struct watermark *wm);
 /** true when one more record would still fit. */
 bool watermark_room(const struct watermark *wm);
 

@@ -1,0 +1,149 @@
+#include "campaign.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "tandem/map.h"
+
+struct ring {
+    struct campaign *first, *last;
+    size_t count;
+};
+
+struct campaigns {
+    struct td_map *by_id;
+    struct ring express, bulk;
+};
+
+bool bits_get(const struct bits *bits, uint32_t i)
+{
+    return i / 8 < bits->len && (bits->byte[i / 8] >> (i % 8) & 1);
+}
+
+int bits_set(struct bits *bits, uint32_t i, bool on)
+{
+    size_t need = (size_t)i / 8 + 1;
+
+    if (need > bits->len) {
+        size_t len = need < 64 ? 64 : need + need / 2;
+        uint8_t *byte;
+
+        if (!on)
+            return TD_OK;
+        byte = realloc(bits->byte, len);
+        if (!byte)
+            return TD_ENOMEM;
+        memset(byte + bits->len, 0, len - bits->len);
+        bits->byte = byte;
+        bits->len = len;
+    }
+    if (on)
+        bits->byte[i / 8] |= (uint8_t)(1u << (i % 8));
+    else
+        bits->byte[i / 8] &= (uint8_t)~(1u << (i % 8));
+    return TD_OK;
+}
+
+struct campaigns *campaigns_new(void)
+{
+    struct campaigns *c = calloc(1, sizeof(*c));
+
+    if (c)
+        c->by_id = td_map_new();
+    if (c && c->by_id)
+        return c;
+    free(c);
+    return NULL;
+}
+
+void campaigns_free(struct campaigns *campaigns)
+{
+    size_t cursor = 0;
+    struct campaign *c;
+
+    if (!campaigns)
+        return;
+    while ((c = td_map_next(campaigns->by_id, &cursor))) {
+        free(c->busy.byte);
+        free(c->done.byte);
+        free(c);
+    }
+    td_map_free(campaigns->by_id);
+    free(campaigns);
+}
+
+struct campaign *campaigns_get(struct campaigns *campaigns, const char *id)
+{
+    size_t len = strlen(id);
+    struct campaign *c = td_map_get(campaigns->by_id, id, len);
+
+    if (c || len > TD_CAMPAIGN_ID_MAX)
+        return c;
+    c = calloc(1, sizeof(*c));
+    if (!c)
+        return NULL;
+    memcpy(c->id, id, len);
+    if (td_map_set(campaigns->by_id, id, len, c) < 0) {
+        free(c);
+        return NULL;
+    }
+    return c;
+}
+
+static void ring_push(struct ring *ring, struct campaign *c)
+{
+    c->ring_next = NULL;
+    if (ring->last)
+        ring->last->ring_next = c;
+    else
+        ring->first = c;
+    ring->last = c;
+    ring->count++;
+    c->in_ring = true;
+}
+
+static struct campaign *ring_pop(struct ring *ring)
+{
+    struct campaign *c = ring->first;
+
+    ring->first = c->ring_next;
+    if (!ring->first)
+        ring->last = NULL;
+    ring->count--;
+    c->in_ring = false;
+    return c;
+}
+
+void campaigns_ready(struct campaigns *campaigns, struct mail *mail, bool front)
+{
+    struct campaign *c = mail->campaign;
+
+    mail->state = MAIL_READY;
+    if (front)
+        mail_push_front(&c->ready, mail);
+    else
+        mail_push(&c->ready, mail);
+    if (!c->in_ring)
+        ring_push(c->express ? &campaigns->express : &campaigns->bulk, c);
+}
+
+struct campaign *campaigns_turn(struct campaigns *campaigns, bool express)
+{
+    struct ring *ring = express ? &campaigns->express : &campaigns->bulk;
+
+    /* Campaigns whose mails are all gone fall out here; the one returned goes to the end. */
+    while (ring->first) {
+        struct campaign *c = ring_pop(ring);
+
+        if (c->ready.count == 0)
+            continue;
+        ring_push(ring, c);
+        return c;
+    }
+    return NULL;
+}
+
+size_t campaigns_ring(const struct campaigns *campaigns, bool express)
+{
+    return express ? campaigns->express.count : campaigns->bulk.count;
+}

@@ -1,0 +1,580 @@
+#include "flow.h"
+
+#include <openssl/sha.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "flow_int.h"
+#include "tandem/clock.h"
+#include "tandem/ledger.h"
+#include "tandem/log.h"
+#include "tandem/pb.h"
+
+#define RESULT(name) TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_##name
+
+enum {
+    PUMP_BURST = 256,           /* mails started before the loop looks at other things */
+    LOOK_AGAIN_MS = 200,        /* for a mail that only one relay may have, which is unfit now */
+    AVOID_RELAY_MS = 1000,      /* a relay that was busy gets this mail again after that, if no other took it */
+    AVOID_MESSAGE_MS = 86400000 /* a relay that refused the message itself */
+};
+
+void flow_metrics(struct dispatch *d)
+{
+    struct td_metrics *m = d->app->metrics;
+    char labels[48];
+
+    for (int r = RESULT(ACCEPTED); r <= RESULT(UNCONFIRMED); r++) {
+        snprintf(labels, sizeof(labels), "outcome=\"%s\"", mail_result_name((Tandem__Mail__V1__RecipientResult)r));
+        d->m.outcome[r] = td_metric(m, TD_COUNTER, "tandem_dispatch_outcomes_total", "Mails by outcome", labels);
+    }
+    d->m.in_memory = td_metric(m, TD_GAUGE, "tandem_dispatch_mails_in_memory", "Mails taken from Kafka and not finished", "");
+    d->m.attempts = td_metric(m, TD_COUNTER, "tandem_dispatch_attempts_total", "Mails handed to a relay's connections", "");
+    d->m.retries = td_metric(m, TD_COUNTER, "tandem_dispatch_retries_total", "Mails sent to a retry topic", "");
+    d->m.unconfirmed_attempts =
+        td_metric(m, TD_COUNTER, "tandem_dispatch_unconfirmed_attempts_total", "Attempts whose final reply was lost", "");
+    d->m.ledger_away =
+        td_metric(m, TD_COUNTER, "tandem_dispatch_unledgered_total", "Mails begun while Redis was away", "");
+    d->m.repeats = td_metric(m, TD_COUNTER, "tandem_dispatch_repeats_total", "Records whose mail already had its outcome", "");
+    d->m.dead_letters = td_metric(m, TD_COUNTER, "tandem_dispatch_dead_letters_total", "Records that could not be read", "");
+}
+
+/* ---- taking a record ---- */
+
+struct dead {
+    struct dispatch *d;
+    struct td_lane lane;
+    int64_t offset;
+};
+
+static void on_dead_delivered(void *user, int64_t offset, const struct td_err *err)
+{
+    struct dead *dead = user;
+    struct lane *lane = lane_find(dead->d->lanes, dead->lane);
+
+    (void)offset;
+    if (err)
+        td_app_fail(dead->d->app, err); /* the record stays uncommitted and comes again after the restart */
+    else if (lane)
+        watermark_done(lane->wm, dead->offset);
+    free(dead);
+}
+
+/* A record nobody can read goes aside as it came, with the reason, so that the lane goes on. */
+static void dead_letter(struct dispatch *d, const struct td_record *rec, const struct td_err *why)
+{
+    unsigned char sha[SHA256_DIGEST_LENGTH];
+    char partition[16], offset[24], hex[2 * sizeof(sha) + 1];
+    const struct td_kafka_header headers[] = {
+        {"source-topic", td_topics[rec->lane.topic].name}, {"source-partition", partition}, {"source-offset", offset},
+        {"service", "dispatch"}, {"reason", why->text}, {"sha256", hex},
+    };
+    struct dead *dead = malloc(sizeof(*dead));
+    struct td_err err;
+
+    snprintf(partition, sizeof(partition), "%d", (int)rec->lane.partition);
+    snprintf(offset, sizeof(offset), "%lld", (long long)rec->offset);
+    SHA256(rec->value, rec->len, sha);
+    td_hex(hex, sha, sizeof(sha));
+    td_log(TD_ERROR, "record.dead", "topic=%s partition=%s offset=%s reason=\"%s\"", td_topics[rec->lane.topic].name,
+           partition, offset, why->text);
+    td_metric_add(d->m.dead_letters, 1);
+    if (dead)
+        *dead = (struct dead){d, rec->lane, rec->offset};
+    if (!dead || td_kafka_out_send(d->out, TD_T_DEAD_LETTERS, -1, rec->key, rec->key_len, rec->value, rec->len, headers,
+                                   sizeof(headers) / sizeof(headers[0]), on_dead_delivered, dead, &err) < 0) {
+        free(dead);
+        td_app_fail(d->app, dead ? &err : &(struct td_err){TD_ENOMEM, "dead letter"});
+    }
+}
+
+static bool is_retry(const struct lane *lane)
+{
+    return lane->id.topic == TD_T_RETRY_1M || lane->id.topic == TD_T_RETRY_10M || lane->id.topic == TD_T_RETRY_1H;
+}
+
+void flow_delay(struct dispatch *d, struct mail *mail, int64_t due_ms)
+{
+    mail->state = MAIL_DELAYED;
+    mail->due_ms = due_ms;
+    mail_push(&d->delayed, mail);
+}
+
+static void take(struct dispatch *d, struct lane *lane, struct mail *mail)
+{
+    mail->dispatch = d;
+    mail->lane = lane;
+    mail->lane_next = lane->mails;
+    if (lane->mails)
+        lane->mails->lane_prev = mail;
+    lane->mails = mail;
+    d->in_memory++;
+    td_metric_set(d->m.in_memory, (double)d->in_memory);
+    if (!d->held && d->in_memory >= (size_t)d->settings->dispatch_window) {
+        d->held = true;
+        td_kafka_in_hold(d->in, true);
+    }
+}
+
+void flow_record(struct dispatch *d, struct lane *lane, const struct td_record *rec)
+{
+    struct mail *mail;
+    struct td_err err;
+    int rc;
+
+    if (!watermark_begin(lane->wm, rec->offset))
+        return; /* a repeat of something under way or done */
+    if (!rec->value) {
+        watermark_done(lane->wm, rec->offset);
+        return;
+    }
+    rc = mail_new(rec, &mail, &err);
+    if (rc == TD_ENOMEM) {
+        td_app_fail(d->app, &err);
+        return;
+    }
+    if (rc < 0) {
+        dead_letter(d, rec, &err);
+        return;
+    }
+    mail->campaign = campaigns_get(d->campaigns, mail->msg->campaign_id);
+    if (!mail->campaign) {
+        mail_free(mail);
+        td_app_fail(d->app, &(struct td_err){TD_ENOMEM, "no memory for a campaign"});
+        return;
+    }
+    mail->campaign->express = mail->msg->class_ == TANDEM__MAIL__V1__CAMPAIGN_CLASS__CAMPAIGN_CLASS_EXPRESS;
+    take(d, lane, mail);
+    if (bits_get(&mail->campaign->busy, mail->msg->index)) {
+        mail->twin = true;
+        flow_delay(d, mail, 0);
+        return;
+    }
+    bits_set(&mail->campaign->busy, mail->msg->index, true);
+    mail->state = MAIL_LANE;
+    if (mail->msg->not_before_unix_ms > td_wall_ms()) {
+        flow_delay(d, mail, mail->msg->not_before_unix_ms);
+        /* A retry topic has one delay, so what comes after its head is due later still: stop reading until then. */
+        if (is_retry(lane) && !lane->paused) {
+            lane->paused = true;
+            td_kafka_in_pause(d->in, lane->id);
+        }
+    } else if (lane->owned) {
+        flow_begin(d, mail);
+    }
+}
+
+void flow_lane_owned(struct dispatch *d, struct lane *lane)
+{
+    td_log(TD_DEBUG, "lane.owned", "lane=%s", lane->name);
+    for (struct mail *mail = lane->mails; mail; mail = mail->lane_next)
+        if (mail->state == MAIL_LANE)
+            flow_begin(d, mail);
+}
+
+/* ---- the ledger: may it go? ---- */
+
+/* Written after we owned the lane: nobody else can have begun it. 2 s for clocks that differ. */
+static bool is_fresh(const struct mail *mail)
+{
+    return mail->lane && mail->lane->owned && mail->timestamp_ms > mail->lane->owned_at_ms + 2000;
+}
+
+void flow_begin(struct dispatch *d, struct mail *mail)
+{
+    struct campaign *c = mail->campaign;
+
+    mail->state = MAIL_BEGIN;
+    mail_push(&c->begin, mail);
+    if (!c->in_begin) {
+        c->in_begin = true;
+        c->begin_next = d->begins;
+        d->begins = c;
+    }
+    flow_pump_soon(d);
+}
+
+struct begin_call {
+    struct dispatch *d;
+    size_t count;
+    struct mail *mail[TD_LEDGER_BATCH];
+    uint32_t index[TD_LEDGER_BATCH];
+};
+
+static void on_blob(void *user, const struct static_blob *blob, const struct td_err *err);
+
+static void go(struct dispatch *d, struct mail *mail)
+{
+    mail->begun = true;
+    mail->state = MAIL_STATICS;
+    statics_get(d->statics, mail->msg->static_sha256.data, mail->msg->static_bytes, on_blob, mail);
+}
+
+static void begin_without_ledger(struct dispatch *d, struct mail *mail)
+{
+    if (mail->dropped) {
+        flow_drop(d, mail);
+    } else if (bits_get(&mail->campaign->done, mail->msg->index)) {
+        td_metric_add(d->m.repeats, 1);
+        flow_finished(d, mail);
+    } else if (is_fresh(mail)) {
+        td_metric_add(d->m.ledger_away, 1);
+        go(d, mail);
+    } else {
+        mail->state = MAIL_LEDGER;
+        mail_push(&d->unledgered, mail);
+    }
+}
+
+static void begun(struct dispatch *d, struct mail *mail, const struct td_begun *b)
+{
+    enum td_verdict verdict = b->verdict;
+
+    /* Our own earlier call set the bit and its answer was lost. */
+    if (verdict == TD_TRIED && mail->asked && is_fresh(mail))
+        verdict = TD_GO;
+    if (mail->dropped) {
+        mail->begun = verdict == TD_GO;
+        flow_drop(d, mail);
+        return;
+    }
+    switch (verdict) {
+    case TD_GO:
+        go(d, mail);
+        return;
+    case TD_DONE:
+        td_metric_add(d->m.repeats, 1);
+        if (b->outcome)
+            outcomes_again(d->outcomes, mail, b->outcome, b->outcome_len);
+        else
+            flow_finished(d, mail);
+        return;
+    case TD_TRIED:
+        if (mail->msg->on_unconfirmed == TANDEM__MAIL__V1__ON_UNCONFIRMED__ON_UNCONFIRMED_RESEND) {
+            go(d, mail);
+            return;
+        }
+        flow_end(d, mail, RESULT(UNCONFIRMED), "", NULL, "unconfirmed.owner_gone");
+        return;
+    }
+}
+
+static void on_begun(void *user, const struct td_begun *b, size_t count, const struct td_err *err)
+{
+    struct begin_call *call = user;
+
+    for (size_t i = 0; i < call->count; i++) {
+        struct mail *mail = call->mail[i];
+
+        if (err || i >= count) {
+            mail->asked = true;
+            begin_without_ledger(call->d, mail);
+        } else {
+            begun(call->d, mail, &b[i]);
+        }
+    }
+    flow_pump_soon(call->d);
+    free(call);
+}
+
+static void begin_batch(struct dispatch *d, struct campaign *c)
+{
+    struct begin_call *call = malloc(sizeof(*call));
+    struct td_err away = {.code = TD_EIO};
+
+    if (!call) {
+        td_app_fail(d->app, &(struct td_err){TD_ENOMEM, "ledger call"});
+        return;
+    }
+    call->d = d;
+    for (call->count = 0; call->count < TD_LEDGER_BATCH && c->begin.first; call->count++) {
+        struct mail *mail = mail_pop(&c->begin);
+
+        call->mail[call->count] = mail;
+        call->index[call->count] = mail->msg->index;
+    }
+    if (td_ledger_begin(d->redis, c->id, call->index, call->count, on_begun, call) < 0)
+        on_begun(call, NULL, 0, &away);
+}
+
+static void flush_begins(struct dispatch *d)
+{
+    struct campaign *c;
+
+    while ((c = d->begins)) {
+        d->begins = c->begin_next;
+        c->in_begin = false;
+        while (c->begin.first)
+            begin_batch(d, c);
+    }
+}
+
+void flow_ledger_back(struct dispatch *d)
+{
+    struct mail_list list = d->unledgered;
+    struct mail *mail;
+
+    d->unledgered = (struct mail_list){NULL, NULL, 0};
+    while ((mail = mail_pop(&list)))
+        flow_begin(d, mail);
+}
+
+/* ---- static pieces ---- */
+
+static void on_blob(void *user, const struct static_blob *blob, const struct td_err *err)
+{
+    struct mail *mail = user;
+    struct dispatch *d = mail->dispatch;
+    struct td_err why;
+
+    mail->blob = blob;
+    if (mail->dropped) {
+        flow_drop(d, mail);
+    } else if (!blob && td_code_retriable(err->code)) {
+        td_log(TD_WARN, "content.missing", "msg=%s why=\"%s\"", mail->key, err->text);
+        flow_retry(d, mail, "content.missing");
+    } else if (!blob || mail_slice(mail, blob, &why) < 0) {
+        td_log(TD_ERROR, "content.damaged", "msg=%s why=\"%s\"", mail->key, blob ? why.text : err->text);
+        flow_end(d, mail, RESULT(INVALID), "", NULL, "content.damaged");
+    } else {
+        campaigns_ready(d->campaigns, mail, false);
+        flow_pump_soon(d);
+    }
+}
+
+/* ---- offering to relays ---- */
+
+void flow_pump_soon(struct dispatch *d)
+{
+    if (!uv_is_active((uv_handle_t *)d->pump))
+        uv_timer_start(d->pump, d->on_pump, 0, 0);
+}
+
+static void start(struct dispatch *d, struct mail *mail, size_t relay)
+{
+    mail->state = MAIL_SENDING;
+    mail->attempts++;
+    td_metric_add(d->m.attempts, 1);
+    if (relays_send(d->relays, mail, relay) < 0) {
+        mail->attempts--;
+        campaigns_ready(d->campaigns, mail, true);
+    }
+}
+
+/* @return true when the head of the campaign's queue moved on */
+static bool offer(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64_t wall_ms)
+{
+    struct mail *mail = c->ready.first;
+    enum route_answer answer;
+    size_t relay = 0;
+
+    if (c->cancelled) {
+        flow_end(d, mail_pop(&c->ready), RESULT(CANCELLED), "", NULL, "campaign.cancelled");
+        return true;
+    }
+    if (mail->msg->deadline_unix_ms > 0 && wall_ms > mail->msg->deadline_unix_ms) {
+        mail_pop(&c->ready);
+        flow_end(d, mail, mail->pinned >= 0 ? RESULT(UNCONFIRMED) : RESULT(EXPIRED),
+                 mail->pinned >= 0 ? relays_name(d->relays, mail->relay) : "", &mail->reply, "deadline");
+        return true;
+    }
+    if (c->paused || !lane_may_start(d->lanes, mail->lane, now_ms))
+        return false;
+    answer = relays_choose(d->relays, mail, &relay);
+    switch (answer) {
+    case ROUTE_SEND:
+        mail_pop(&c->ready);
+        start(d, mail, relay);
+        return true;
+    case ROUTE_NEVER:
+        mail_pop(&c->ready);
+        flow_end(d, mail, RESULT(INVALID), "", NULL, "route.no_relay_allowed");
+        return true;
+    case ROUTE_HOLD:
+        /* A mail that only one relay may have must not stand in the way of the others. */
+        if (mail->pinned < 0 && !mail->avoid)
+            return false;
+        mail_pop(&c->ready);
+        flow_delay(d, mail, wall_ms + LOOK_AGAIN_MS);
+        return true;
+    case ROUTE_WAIT:
+        return false;
+    }
+    return false;
+}
+
+void flow_pump(struct dispatch *d)
+{
+    uint64_t now_ms = td_mono_ms();
+    int64_t wall_ms = td_wall_ms();
+    unsigned burst = PUMP_BURST;
+    size_t waiting = 0;
+
+    flush_begins(d);
+    /* A process that slept through its session is a zombie: its lanes may be someone else's. */
+    if (now_ms - td_kafka_in_alive_ms(d->in) > (uint64_t)d->settings->kafka_session_timeout_ms * 3 / 4)
+        return;
+    for (int express = 1; express >= 0; express--) {
+        size_t idle = 0;
+
+        while (burst && idle < campaigns_ring(d->campaigns, express)) {
+            struct campaign *c = campaigns_turn(d->campaigns, express);
+
+            if (!c)
+                break;
+            if (offer(d, c, now_ms, wall_ms)) {
+                idle = 0;
+                burst--;
+            } else {
+                idle++;
+                waiting += c->ready.count;
+            }
+        }
+    }
+    relays_want(d->relays, waiting);
+    if (!burst)
+        flow_pump_soon(d);
+}
+
+/* ---- what became of it ---- */
+
+static void avoid(struct mail *mail, uint64_t for_ms)
+{
+    mail->avoid |= 1u << mail->relay;
+    mail->avoid_until_ms = td_mono_ms() + for_ms;
+}
+
+static void again(struct dispatch *d, struct mail *mail)
+{
+    if (mail->dropped)
+        flow_drop(d, mail);
+    else
+        campaigns_ready(d->campaigns, mail, true);
+}
+
+static void replied(struct dispatch *d, struct mail *mail, const struct attempt_result *result)
+{
+    struct reply_class class = reply_classify(result->phase, &result->reply);
+    const char *relay = relays_name(d->relays, mail->relay);
+    bool permanent = result->reply.code >= 500;
+
+    mail->reply = result->reply;
+    mail->phase = result->phase;
+    mail->reason = class.reason;
+    relays_report(d->relays, mail->relay, &class);
+    td_log(class.scope == SCOPE_RECIPIENT ? TD_DEBUG : TD_INFO, "mail.refused",
+           "msg=%s relay=%s phase=%s code=%d status=%s reason=%s", mail->key, relay, smtp_phase_name(result->phase),
+           result->reply.code, result->reply.enhanced[0] ? result->reply.enhanced : "-", class.reason);
+    switch (class.action) {
+    case ACT_REFUSE:
+        flow_end(d, mail, RESULT(REFUSED), relay, &result->reply, class.reason);
+        return;
+    case ACT_RETRY:
+        flow_retry(d, mail, class.reason);
+        return;
+    case ACT_RECONNECT:
+        again(d, mail);
+        return;
+    case ACT_OTHER_RELAY:
+    case ACT_HOLD:
+        avoid(mail, class.scope == SCOPE_RELAY || class.scope == SCOPE_CONNECTION ? AVOID_RELAY_MS : AVOID_MESSAGE_MS);
+        if (class.scope == SCOPE_RELAY || class.scope == SCOPE_CONNECTION || relays_left(d->relays, mail))
+            again(d, mail); /* a fault of the relay costs the mail nothing: it takes the other, or waits */
+        else if (permanent)
+            flow_end(d, mail, RESULT(REFUSED), relay, &result->reply, class.reason);
+        else
+            flow_retry(d, mail, class.reason);
+        return;
+    }
+}
+
+void flow_attempted(struct dispatch *d, struct mail *mail, const struct attempt_result *result)
+{
+    const char *relay = relays_name(d->relays, mail->relay);
+
+    flow_pump_soon(d);
+    switch (result->kind) {
+    case ATTEMPT_ACCEPTED:
+        mail->phase = result->phase;
+        flow_end(d, mail, RESULT(ACCEPTED), relay, &result->reply, "");
+        return;
+    case ATTEMPT_REPLIED:
+        replied(d, mail, result);
+        return;
+    case ATTEMPT_NOT_TAKEN:
+        if (result->phase == PHASE_CONNECT)
+            mail->attempts--;
+        again(d, mail);
+        return;
+    case ATTEMPT_UNCONFIRMED:
+        td_metric_add(d->m.unconfirmed_attempts, 1);
+        td_log(TD_WARN, "mail.unconfirmed", "msg=%s relay=%s", mail->key, relay);
+        if (mail->msg->on_unconfirmed == TANDEM__MAIL__V1__ON_UNCONFIRMED__ON_UNCONFIRMED_RESEND && !mail->dropped) {
+            mail->pinned = (int)mail->relay; /* never a second copy through another relay */
+            again(d, mail);
+            return;
+        }
+        flow_end(d, mail, RESULT(UNCONFIRMED), relay, NULL, "unconfirmed.reply_lost");
+        return;
+    case ATTEMPT_INVALID:
+        td_log(TD_ERROR, "mail.invalid_bytes", "msg=%s", mail->key);
+        flow_end(d, mail, RESULT(INVALID), "", NULL, "message.bytes");
+        return;
+    }
+}
+
+/* ---- ends ---- */
+
+void flow_blob_back(struct dispatch *d, struct mail *mail)
+{
+    statics_unref(d->statics, mail->blob);
+    mail->blob = NULL;
+}
+
+void flow_end(struct dispatch *d, struct mail *mail, Tandem__Mail__V1__RecipientResult result, const char *relay,
+              const struct smtp_reply *reply, const char *reason)
+{
+    size_t len;
+    void *packed = mail_outcome(mail, result, relay, reply, reason, td_wall_ms(), &len);
+
+    flow_blob_back(d, mail);
+    if (!packed || bits_set(&mail->campaign->done, mail->msg->index, true) < 0) {
+        free(packed);
+        td_app_fail(d->app, &(struct td_err){TD_ENOMEM, "no memory for an outcome"});
+        return;
+    }
+    td_metric_add(d->m.outcome[result], 1);
+    outcomes_end(d->outcomes, mail, mail_result_name(result), relay, packed, len);
+}
+
+void flow_finished(struct dispatch *d, struct mail *mail)
+{
+    if (mail->lane)
+        watermark_done(mail->lane->wm, mail->offset);
+    flow_release(d, mail);
+    flow_drained_check(d);
+}
+
+/* Out of all lists but those of its state, and gone. */
+void flow_release(struct dispatch *d, struct mail *mail)
+{
+    if (!mail->twin)
+        bits_set(&mail->campaign->busy, mail->msg->index, false);
+    if (mail->lane) {
+        if (mail->lane_prev)
+            mail->lane_prev->lane_next = mail->lane_next;
+        else
+            mail->lane->mails = mail->lane_next;
+        if (mail->lane_next)
+            mail->lane_next->lane_prev = mail->lane_prev;
+    }
+    flow_blob_back(d, mail);
+    mail_free(mail);
+    d->in_memory--;
+    td_metric_set(d->m.in_memory, (double)d->in_memory);
+    if (d->held && d->in_memory < (size_t)d->settings->dispatch_window * 3 / 4) {
+        d->held = false;
+        td_kafka_in_hold(d->in, false);
+    }
+}

@@ -1,0 +1,17 @@
+/* flow_int.h - between flow.c and flow_wait.c */
+#ifndef FLOW_INT_H
+#define FLOW_INT_H
+
+#include "flow.h"
+
+void flow_begin(struct dispatch *d, struct mail *mail);
+void flow_delay(struct dispatch *d, struct mail *mail, int64_t due_wall_ms);
+void flow_retry(struct dispatch *d, struct mail *mail, const char *reason);
+void flow_end(struct dispatch *d, struct mail *mail, Tandem__Mail__V1__RecipientResult result, const char *relay,
+              const struct smtp_reply *reply, const char *reason);
+void flow_blob_back(struct dispatch *d, struct mail *mail);
+/** Not ours any more and not handed over: clear `tried` if we set it, forget it; its record comes to the next owner. */
+void flow_drop(struct dispatch *d, struct mail *mail);
+void flow_release(struct dispatch *d, struct mail *mail);
+
+#endif /* FLOW_INT_H */

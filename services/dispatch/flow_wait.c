@@ -1,0 +1,287 @@
+/* What waits: retries, delayed mails, lanes that are given back. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "flow_int.h"
+#include "tandem/clock.h"
+#include "tandem/ledger.h"
+#include "tandem/log.h"
+#include "tandem/pb.h"
+
+enum { COMMIT_MS = 200, REDIS_AGAIN_MS = 500 };
+
+/* ---- retry topics: one constant delay a topic, so the head of each is due first ---- */
+
+static const struct {
+    enum td_topic_id topic;
+    int64_t delay_ms;
+    unsigned up_to_attempts;
+} retry_steps[] = {{TD_T_RETRY_1M, 60000, 3}, {TD_T_RETRY_10M, 600000, 6}, {TD_T_RETRY_1H, 3600000, ~0u}};
+
+static size_t retry_step(unsigned attempts)
+{
+    size_t i = 0;
+
+    while (attempts > retry_steps[i].up_to_attempts)
+        i++;
+    return i;
+}
+
+static void on_retry_delivered(void *user, int64_t offset, const struct td_err *err)
+{
+    struct mail *mail = user;
+    struct dispatch *d = mail->dispatch;
+
+    (void)offset;
+    if (!err) {
+        flow_finished(d, mail);
+        return;
+    }
+    if (err->code == TD_EFATAL)
+        td_app_fail(d->app, err);
+    mail->retrying = true;
+    flow_delay(d, mail, td_wall_ms() + REDIS_AGAIN_MS);
+}
+
+static void retry_produce(struct dispatch *d, struct mail *mail)
+{
+    size_t step = retry_step(mail->attempts), len;
+    int32_t partition = mail->lane ? mail->lane->id.partition : -1;
+    struct td_err err;
+    void *packed;
+    int rc;
+
+    mail->state = MAIL_RETRYING;
+    mail->msg->attempts = mail->attempts;
+    mail->msg->not_before_unix_ms = td_wall_ms() + retry_steps[step].delay_ms;
+    packed = td_pb_write(&mail->msg->base, &len);
+    rc = packed ? td_kafka_out_send(d->out, retry_steps[step].topic, partition, mail->key, mail->key_len, packed, len, NULL, 0,
+                                    on_retry_delivered, mail, &err)
+                : TD_ENOMEM;
+    free(packed);
+    if (rc == TD_OK) {
+        td_metric_add(d->m.retries, 1);
+        return;
+    }
+    mail->retrying = true;
+    flow_delay(d, mail, td_wall_ms() + REDIS_AGAIN_MS);
+}
+
+static void on_undone(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    struct mail *mail = user;
+    struct dispatch *d = mail->dispatch;
+
+    (void)reply;
+    if (err) {
+        mail->retrying = true;
+        flow_delay(d, mail, td_wall_ms() + REDIS_AGAIN_MS);
+        return;
+    }
+    mail->begun = false;
+    retry_produce(d, mail);
+}
+
+/* First the ledger, then the topic: a crash between them repeats the record at hand, which is then free to go. The other
+ * way round the retry would find `tried` set by nobody knows whom. */
+void flow_retry(struct dispatch *d, struct mail *mail, const char *reason)
+{
+    int64_t now = td_wall_ms(), delay = retry_steps[retry_step(mail->attempts)].delay_ms;
+
+    if (mail->dropped) {
+        flow_drop(d, mail);
+        return;
+    }
+    if (mail->msg->deadline_unix_ms > 0 && now + delay > mail->msg->deadline_unix_ms) {
+        flow_end(d, mail, TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_EXPIRED, relays_name(d->relays, mail->relay),
+                 &mail->reply, reason);
+        return;
+    }
+    flow_blob_back(d, mail);
+    mail->state = MAIL_RETRYING;
+    if (!mail->begun) {
+        retry_produce(d, mail);
+        return;
+    }
+    if (td_ledger_undo(d->redis, mail->campaign->id, &mail->msg->index, 1, on_undone, mail) < 0)
+        on_undone(mail, NULL, &(struct td_err){.code = TD_EIO});
+}
+
+/* ---- letting go ---- */
+
+void flow_drop(struct dispatch *d, struct mail *mail)
+{
+    /* A lane that is lost may have a new owner, whose bit it would be that we clear. */
+    bool ours = mail->lane && !d->lost && !mail->lane->fenced;
+
+    if (mail->begun && ours)
+        td_ledger_undo(d->redis, mail->campaign->id, &mail->msg->index, 1, NULL, NULL);
+    flow_release(d, mail);
+    flow_drained_check(d);
+}
+
+/* Drop what nobody else holds; mark what a call or a relay holds, so that it is dropped, or ended, when that returns. */
+static void lane_let_go(struct dispatch *d, struct lane *lane)
+{
+    struct mail *next;
+
+    lane->revoked = true;
+    for (struct mail *mail = lane->mails; mail; mail = next) {
+        next = mail->lane_next;
+        switch (mail->state) {
+        case MAIL_DELAYED:
+            mail_unlink(&d->delayed, mail);
+            flow_drop(d, mail);
+            break;
+        case MAIL_LEDGER:
+            mail_unlink(&d->unledgered, mail);
+            flow_drop(d, mail);
+            break;
+        case MAIL_READY:
+            mail_unlink(&mail->campaign->ready, mail);
+            flow_drop(d, mail);
+            break;
+        case MAIL_LANE:
+            flow_drop(d, mail);
+            break;
+        case MAIL_BEGIN:
+        case MAIL_STATICS:
+        case MAIL_SENDING:
+        case MAIL_RETRYING:
+        case MAIL_ENDING:
+            mail->dropped = true;
+            break;
+        }
+    }
+}
+
+void flow_lane_lost(struct dispatch *d, struct lane *lane)
+{
+    lane_let_go(d, lane);
+}
+
+void flow_drain(struct dispatch *d)
+{
+    bool was = d->draining;
+
+    d->draining = false; /* not half-way: the check comes after all lanes */
+    for (struct lane *lane = lane_first(d->lanes); lane; lane = lane->next)
+        lane_let_go(d, lane);
+    d->draining = was;
+}
+
+/* A relay still has these: their records go to the next owner, who finds `tried` and calls them unconfirmed; should their
+ * reply still come, it is written down. */
+static void orphan(struct lane *lane)
+{
+    struct mail *next;
+
+    for (struct mail *mail = lane->mails; mail; mail = next) {
+        next = mail->lane_next;
+        mail->orphan = true;
+        mail->lane = NULL;
+        mail->lane_prev = mail->lane_next = NULL;
+    }
+    lane->mails = NULL;
+}
+
+void flow_drained_check(struct dispatch *d)
+{
+    size_t left = 0;
+
+    if (!d->draining)
+        return;
+    for (struct lane *lane = lane_first(d->lanes); lane; lane = lane->next)
+        for (const struct mail *mail = lane->mails; mail; mail = mail->lane_next)
+            left++;
+    if (left && td_mono_ms() < d->drain_until_ms)
+        return;
+    d->draining = false;
+    if (left)
+        td_log(TD_WARN, "drain.overdue", "mails=%zu msg=\"a relay has not answered; they may become unconfirmed\"", left);
+    for (struct lane *lane = lane_first(d->lanes); lane; lane = lane->next) {
+        orphan(lane);
+        if (!d->lost && !lane->fenced && watermark_next(lane->wm) >= 0)
+            td_kafka_in_commit(d->in, lane->id, watermark_next(lane->wm));
+    }
+    lane_set_clear(d->lanes);
+    d->lost = false;
+    td_kafka_in_revoke_done(d->in);
+}
+
+/* ---- time passes ---- */
+
+static void delayed_due(struct dispatch *d, int64_t wall_ms)
+{
+    struct mail_list list = d->delayed;
+    struct mail *mail;
+
+    d->delayed = (struct mail_list){NULL, NULL, 0};
+    while ((mail = mail_pop(&list))) {
+        if (mail->due_ms > wall_ms || (mail->twin && bits_get(&mail->campaign->busy, mail->msg->index)) ||
+            (mail->lane && !mail->lane->owned)) {
+            mail_push(&d->delayed, mail);
+        } else if (mail->retrying) {
+            mail->retrying = false;
+            flow_retry(d, mail, mail->reason);
+        } else if (mail->begun) {
+            campaigns_ready(d->campaigns, mail, false);
+        } else {
+            mail->twin = false;
+            bits_set(&mail->campaign->busy, mail->msg->index, true);
+            flow_begin(d, mail);
+        }
+    }
+}
+
+/* Read on where all that was delivered is due, and stop where one stuck mail holds the watermark far behind. */
+static void lanes_pause(struct dispatch *d)
+{
+    for (struct lane *lane = lane_first(d->lanes); lane; lane = lane->next) {
+        bool wait = watermark_spread(lane->wm) > LANE_SPAN / 2;
+
+        for (const struct mail *mail = d->delayed.first; mail && !wait; mail = mail->next)
+            wait = mail->lane == lane && !mail->twin && mail->due_ms == mail->msg->not_before_unix_ms && !mail->begun &&
+                   lane->id.topic != TD_T_OUTBOUND && lane->id.topic != TD_T_EXPRESS;
+        if (wait && !lane->paused)
+            td_kafka_in_pause(d->in, lane->id);
+        else if (!wait && lane->paused)
+            td_kafka_in_resume(d->in, lane->id);
+        lane->paused = wait;
+    }
+}
+
+static void lanes_commit(struct dispatch *d)
+{
+    for (struct lane *lane = lane_first(d->lanes); lane; lane = lane->next) {
+        int64_t next = watermark_next(lane->wm);
+
+        if (lane->fenced || lane->revoked || next <= lane->committed)
+            continue;
+        lane->committed = next;
+        td_kafka_in_commit(d->in, lane->id, next);
+    }
+}
+
+void flow_tick(struct dispatch *d)
+{
+    uint64_t now_ms = td_mono_ms();
+
+    delayed_due(d, td_wall_ms());
+    lanes_pause(d);
+    if (now_ms >= d->commit_at_ms) {
+        d->commit_at_ms = now_ms + COMMIT_MS;
+        lanes_commit(d);
+    }
+    if (td_redis_up(d->redis) && d->unledgered.count)
+        flow_ledger_back(d);
+    flow_drained_check(d);
+    flow_pump_soon(d);
+}
+
+void flow_free_all(struct dispatch *d)
+{
+    for (struct lane *lane = lane_first(d->lanes); lane; lane = lane->next)
+        while (lane->mails)
+            flow_release(d, lane->mails);
+}

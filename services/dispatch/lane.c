@@ -1,0 +1,185 @@
+#include "lane.h"
+
+#include <openssl/rand.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tandem/clock.h"
+#include "tandem/id.h"
+#include "tandem/ledger.h"
+#include "tandem/log.h"
+
+struct lane_set {
+    struct td_redis *redis;
+    const struct td_settings *settings;
+    void (*owned)(void *user, struct lane *lane);
+    void (*lost)(void *user, struct lane *lane);
+    void *user;
+    struct lane *lanes;
+    char owner[64 + 17]; /* instance and a random part: a restarted process is someone else */
+};
+
+/* A call may outlive its lane: it finds it again by name. */
+struct ask {
+    struct lane_set *set;
+    struct td_lane id;
+    uint64_t asked_at_ms;
+};
+
+int lane_set_new(struct td_redis *redis, const struct td_settings *settings,
+                 void (*owned)(void *user, struct lane *lane), void (*lost)(void *user, struct lane *lane), void *user,
+                 struct lane_set **ret, struct td_err *reterr)
+{
+    struct lane_set *set = calloc(1, sizeof(*set));
+    unsigned char random[8];
+    char hex[2 * sizeof(random) + 1];
+
+
+    if (!set)
+        return td_fail(reterr, TD_ENOMEM, "lanes");
+    if (RAND_bytes(random, sizeof(random)) != 1) {
+        free(set);
+        return td_fail(reterr, TD_EFATAL, "no random numbers from the system");
+    }
+    td_hex(hex, random, sizeof(random));
+    snprintf(set->owner, sizeof(set->owner), "%.63s-%s", settings->instance, hex);
+    set->redis = redis;
+    set->settings = settings;
+    set->owned = owned;
+    set->lost = lost;
+    set->user = user;
+    *ret = set;
+    return TD_OK;
+}
+
+void lane_set_free(struct lane_set *set)
+{
+    if (!set)
+        return;
+    lane_set_clear(set);
+    free(set);
+}
+
+struct lane *lane_find(const struct lane_set *set, struct td_lane id)
+{
+    for (struct lane *lane = set->lanes; lane; lane = lane->next)
+        if (lane->id.topic == id.topic && lane->id.partition == id.partition)
+            return lane;
+    return NULL;
+}
+
+struct lane *lane_first(const struct lane_set *set)
+{
+    return set->lanes;
+}
+
+struct lane *lane_add(struct lane_set *set, struct td_lane id)
+{
+    struct lane *lane = calloc(1, sizeof(*lane));
+
+    if (lane)
+        lane->wm = watermark_new(LANE_SPAN);
+    if (!lane || !lane->wm) {
+        free(lane);
+        return NULL;
+    }
+    lane->id = id;
+    lane->committed = -1;
+    lane->asked_at_ms = td_mono_ms();
+    snprintf(lane->name, sizeof(lane->name), "%s/%d", td_topics[id.topic].name, (int)id.partition);
+    lane->next = set->lanes;
+    set->lanes = lane;
+    return lane;
+}
+
+void lane_set_clear(struct lane_set *set)
+{
+    struct lane *next;
+
+    for (struct lane *lane = set->lanes; lane; lane = next) {
+        next = lane->next;
+        if (lane->owned && !lane->fenced)
+            td_lane_release(set->redis, lane->name, set->owner, NULL, NULL);
+        watermark_free(lane->wm);
+        free(lane);
+    }
+    set->lanes = NULL;
+}
+
+static void own(struct lane_set *set, struct lane *lane)
+{
+    if (lane->owned)
+        return;
+    lane->owned = true;
+    lane->owned_at_ms = td_wall_ms();
+    set->owned(set->user, lane);
+}
+
+static void on_lease(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    struct ask *ask = user;
+    struct lane *lane = lane_find(ask->set, ask->id);
+    uint64_t asked_at_ms = ask->asked_at_ms;
+    struct lane_set *set = ask->set;
+    long long answer;
+
+    free(ask);
+    if (!lane || lane->revoked)
+        return;
+    lane->asking = false;
+    if (err) /* away: what is owned stays owned, what is not waits */
+        return;
+    answer = td_reply_int(reply);
+    if (answer > 0) {
+        lane->fresh_at_ms = asked_at_ms;
+        lane->ask_again_ms = asked_at_ms + (uint64_t)set->settings->dispatch_lane_lease_ms / 3;
+        own(set, lane);
+        return;
+    }
+    if (lane->owned && !lane->fenced) {
+        lane->fenced = true;
+        td_log(TD_WARN, "lane.fenced", "lane=%s msg=\"another dispatcher holds the lease; starting nothing more\"", lane->name);
+        set->lost(set->user, lane);
+        return;
+    }
+    /* The other's lease ends in -answer ms; look a little more often, it may let go before. */
+    lane->ask_again_ms = td_mono_ms() + (answer < -500 || answer == 0 ? 500u : (uint64_t)(-answer) + 5);
+}
+
+static void ask(struct lane_set *set, struct lane *lane, uint64_t now_ms)
+{
+    struct ask *a = malloc(sizeof(*a));
+
+    lane->ask_again_ms = now_ms + 500;
+    if (!a)
+        return;
+    *a = (struct ask){set, lane->id, now_ms};
+    lane->asking = true;
+    if (td_lane_acquire(set->redis, lane->name, set->owner, (unsigned)set->settings->dispatch_lane_lease_ms, on_lease, a) < 0) {
+        lane->asking = false;
+        free(a);
+    }
+}
+
+bool lane_may_start(const struct lane_set *set, const struct lane *lane, uint64_t now_ms)
+{
+    if (!lane->owned || lane->fenced || lane->revoked)
+        return false;
+    return !td_redis_up(set->redis) || now_ms - lane->fresh_at_ms < (uint64_t)set->settings->dispatch_lane_lease_ms;
+}
+
+void lane_set_tick(struct lane_set *set, uint64_t now_ms)
+{
+    for (struct lane *lane = set->lanes; lane; lane = lane->next) {
+        if (lane->revoked || lane->fenced)
+            continue;
+        if (!lane->owned && !td_redis_up(set->redis) &&
+            now_ms - lane->asked_at_ms >= (uint64_t)set->settings->dispatch_redis_wait_ms) {
+            td_log(TD_WARN, "lane.no_lease", "lane=%s msg=\"Redis is away for too long; going on without a lease\"", lane->name);
+            own(set, lane);
+        }
+        if (!lane->asking && now_ms >= lane->ask_again_ms && td_redis_up(set->redis))
+            ask(set, lane, now_ms);
+    }
+}

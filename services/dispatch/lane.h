@@ -1,0 +1,57 @@
+/* lane.h - the lanes this process owns: lease, watermark, their mails. Loop thread only.
+ *
+ * A lane has one owner (DESIGN s.5): Kafka's group gives it, a lease in Redis makes sure that the owner before has let go
+ * or is dead. While Redis is away a lane already owned stays owned; a new one waits up to dispatch.redis_wait. */
+#ifndef LANE_H
+#define LANE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "tandem/kafka.h"
+#include "tandem/redis.h"
+#include "tandem/settings.h"
+#include "watermark.h"
+
+enum { LANE_SPAN = 1 << 20 }; /* records between the oldest unfinished and the newest; 128 KiB of bits a lane */
+
+struct mail;
+
+struct lane {
+    struct td_lane id;
+    char name[48]; /* "mail.outbound/3", the lease's name */
+    struct watermark *wm;
+    bool owned;            /* mails may start */
+    bool fenced;           /* someone else has the lease now: start nothing, commit nothing */
+    bool asking;           /* a lease call is under way */
+    bool revoked;          /* taken away: nothing new starts, mails are dropped as they come free */
+    bool paused;           /* delivery is paused: a delayed head, or the watermark is far behind */
+    int64_t owned_at_ms;   /* wall clock: the owner before cannot have touched what was written later */
+    uint64_t asked_at_ms, ask_again_ms, fresh_at_ms; /* monotonic; fresh_at: when the lease last began to run */
+    int64_t committed;     /* last offset handed to Kafka */
+    struct mail *mails;    /* all of it, newest first */
+    struct lane *next;
+};
+
+struct lane_set;
+
+/** owned: called when a lane's mails may start; lost: its lease is someone else's. */
+int lane_set_new(struct td_redis *redis, const struct td_settings *settings,
+                 void (*owned)(void *user, struct lane *lane), void (*lost)(void *user, struct lane *lane), void *user,
+                 struct lane_set **ret, struct td_err *reterr);
+void lane_set_free(struct lane_set *set);
+
+/** Begin to own it. NULL when out of memory. */
+struct lane *lane_add(struct lane_set *set, struct td_lane id);
+struct lane *lane_find(const struct lane_set *set, struct td_lane id);
+struct lane *lane_first(const struct lane_set *set); /* walk by ->next */
+/** Give all leases back and forget the lanes; they must have no mails. */
+void lane_set_clear(struct lane_set *set);
+/** May something new start? Not under a lease that has run out: the process may have slept while another took over. While
+ * Redis is away nobody can take a lease, so what is owned stays owned. */
+bool lane_may_start(const struct lane_set *set, const struct lane *lane, uint64_t now_ms);
+/** Ask for and renew leases: call every 100 ms or so. */
+void lane_set_tick(struct lane_set *set, uint64_t now_ms);
+
+#endif /* LANE_H */

@@ -1,0 +1,92 @@
+/* mail.h - one mail on its way through dispatch: the record, its place in the lists, what it waits for. Loop thread only.
+ *
+ *  LANE    the lane's lease is not ours yet          READY    in its campaign's queue, waits for a relay
+ *  DELAYED its not_before is to come                 SENDING  a pool has it
+ *  LEDGER  `begin` waits for Redis to come back      ENDING   outcome: ledger, then mail.outcomes
+ *  BEGIN   the ledger was asked                      RETRYING to a retry topic
+ *  STATICS its campaign's static pieces are read
+ */
+#ifndef MAIL_H
+#define MAIL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lane.h"
+#include "pool.h"
+#include "statics.h"
+#include "tandem/arena.h"
+#include "tandem/id.h"
+#include "tandem/kafka.h"
+#include "tandem/token.h"
+
+#include "tandem/internal/v1/outbound.pb-c.h"
+#include "tandem/mail/v1/outcome.pb-c.h"
+
+enum mail_state { MAIL_LANE, MAIL_DELAYED, MAIL_LEDGER, MAIL_BEGIN, MAIL_STATICS, MAIL_READY, MAIL_SENDING, MAIL_ENDING, MAIL_RETRYING };
+
+struct campaign;
+struct dispatch;
+
+struct mail {
+    struct dispatch *dispatch;
+    struct td_arena *arena; /* holds all below that is not named otherwise */
+    Tandem__Internal__V1__OutboundMessage *msg;
+    struct lane *lane;
+    int64_t offset, timestamp_ms;
+    struct campaign *campaign;
+    enum mail_state state;
+    bool dropped;    /* its lane went away while a call is under way: let go when that returns */
+    bool begun;      /* `tried` is set for it (or would be, were Redis not away) */
+    bool asked;      /* a begin call got no answer: it may have been carried out */
+    bool retrying;   /* DELAYED because Redis is away: next comes the retry topic */
+    bool twin;       /* DELAYED until the other copy of the same mail in this process has ended */
+    bool orphan;     /* its lane went away while a relay had it: no offset any more, but an outcome */
+    int64_t due_ms;  /* DELAYED: wall clock */
+    struct mail *lane_prev, *lane_next; /* all mails of the lane */
+    struct mail *next;                  /* the one list of its state */
+
+    const struct static_blob *blob; /* a reference */
+    struct slice *slices;
+    struct mail_job job;
+    char reverse_path[TD_TOKEN_LOCAL_MAX + 256]; /* of the relay that has it now */
+    size_t relay;             /* index of the one that has or had it */
+    int pinned;               /* only this relay may get it (resend of an unconfirmed one); -1 = any */
+    uint32_t avoid;           /* bits of relays that refused it lately */
+    uint64_t avoid_until_ms;  /* monotonic */
+    uint32_t dice;            /* 0..9999 for ramps */
+    unsigned attempts;        /* hand-overs in this process and before */
+    struct smtp_reply reply;  /* the last refusal, for an EXPIRED outcome */
+    enum smtp_phase phase;
+    const char *reason;
+    char key[TD_MAIL_KEY_MAX];
+    size_t key_len;
+};
+
+/**
+ * Read a record of an outbound or retry topic and check what later code relies on.
+ * @return TD_OK; TD_ESYNTAX/TD_ETOOBIG: a dead letter; TD_ENOMEM
+ */
+int mail_new(const struct td_record *rec, struct mail **ret, struct td_err *reterr);
+void mail_free(struct mail *mail); /* its blob must have been given back */
+
+/** Point slices into the message and the blob. @return TD_OK, or TD_ESYNTAX when a segment lies outside */
+int mail_slice(struct mail *mail, const struct static_blob *blob, struct td_err *reterr);
+
+/** An Outcome about this mail, packed; malloc'd. relay "" when none. reply may be NULL. */
+void *mail_outcome(const struct mail *mail, Tandem__Mail__V1__RecipientResult result, const char *relay,
+                   const struct smtp_reply *reply, const char *reason, int64_t now_wall_ms, size_t *ret_len);
+/** Field of totals: "accepted", "refused", ... */
+const char *mail_result_name(Tandem__Mail__V1__RecipientResult result);
+
+/** A first-in-first-out list through mail->next. */
+struct mail_list {
+    struct mail *first, *last;
+    size_t count;
+};
+void mail_push(struct mail_list *list, struct mail *mail);
+void mail_push_front(struct mail_list *list, struct mail *mail);
+struct mail *mail_pop(struct mail_list *list);
+void mail_unlink(struct mail_list *list, struct mail *mail);
+
+#endif /* MAIL_H */

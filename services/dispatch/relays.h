@@ -1,0 +1,39 @@
+/* relays.h - the relays of the configuration: pool, health and pace of each, and the choice for one mail. Loop thread only. */
+#ifndef RELAYS_H
+#define RELAYS_H
+
+#include "health.h"
+#include "mail.h"
+#include "route.h"
+#include "tandem/metrics.h"
+
+struct relays;
+
+struct relays_ops {
+    void (*attempted)(void *user, struct mail *mail, const struct attempt_result *result);
+    /** A relay may take more now: mails that wait should be offered again. */
+    void (*moved)(void *user);
+    /** first: this process made the change and tells the others. */
+    void (*changed)(void *user, const char *relay, enum relay_state from, const struct relay_view *view, bool first);
+};
+
+int relays_new(uv_loop_t *loop, const struct td_settings *settings, struct td_redis *redis, struct td_metrics *metrics,
+               const struct relays_ops *ops, void *user, struct relays **ret, struct td_err *reterr);
+/** Close all connections; cb when none is left. */
+void relays_stop(struct relays *relays, void (*cb)(void *user), void *user);
+void relays_free(struct relays *relays);
+
+/** Choose for this mail now. SEND has taken the slot and the trial grant: relays_send must follow. */
+enum route_answer relays_choose(struct relays *relays, const struct mail *mail, size_t *ret_relay);
+/** Is there a relay of its route that might take it and is not in mail->avoid? */
+bool relays_left(const struct relays *relays, const struct mail *mail);
+int relays_send(struct relays *relays, struct mail *mail, size_t relay);
+const char *relays_name(const struct relays *relays, size_t relay);
+/** Tell health what a reply said of the relay. */
+void relays_report(struct relays *relays, size_t relay, const struct reply_class *class);
+/** How many mails wait, so that slots are leased by need. */
+void relays_want(struct relays *relays, size_t waiting);
+/** At least one relay may be used, as far as is known. */
+bool relays_any_fit(const struct relays *relays);
+
+#endif /* RELAYS_H */
