@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "tandem/err.h"
+#include "tandem/utf8.h"
 
 enum { NAME_BUCKETS = 1024 }; /* power of two: field names are found by hash, since 10,000 tags may all differ */
 
@@ -104,36 +105,17 @@ enum template_reserved template_reserved_of(const char *name, size_t len)
     return TEMPLATE_FIELD;
 }
 
-/* Length of the UTF-8 sequence at text, 0 when it is none (RFC 3629: no overlong form, no surrogate). */
-static size_t utf8_len(const unsigned char *text, size_t len)
-{
-    unsigned char c = text[0];
-    size_t n = c < 0x80 ? 1 : c >= 0xC2 && c <= 0xDF ? 2 : (c & 0xF0) == 0xE0 ? 3 : c >= 0xF0 && c <= 0xF4 ? 4 : 0;
-
-    if (n == 0 || n > len)
-        return 0;
-    for (size_t i = 1; i < n; i++)
-        if ((text[i] & 0xC0) != 0x80)
-            return 0;
-    if ((c == 0xE0 && text[1] < 0xA0) || (c == 0xED && text[1] > 0x9F) || (c == 0xF0 && text[1] < 0x90) ||
-        (c == 0xF4 && text[1] > 0x8F))
-        return 0;
-    return n;
-}
-
 static int check_text(const struct parse *p)
 {
-    const unsigned char *text = (const unsigned char *)p->text;
+    uint32_t c = 0;
+    size_t step;
 
-    for (size_t i = 0; i < p->len;) {
-        size_t n = utf8_len(text + i, p->len - i);
-
-        if (n == 0)
+    for (size_t i = 0; i < p->len; i += step) {
+        step = td_utf8_next(p->text + i, p->len - i, &c);
+        if (step == 0)
             return fail(p, TD_ESYNTAX, "template.encoding", i, "the text is not UTF-8 here.");
-        if ((text[i] < 0x20 && text[i] != '\t' && text[i] != '\r' && text[i] != '\n') || text[i] == 0x7F ||
-            (text[i] == 0xC2 && text[i + 1] < 0xA0))
+        if ((c < ' ' && c != '\t' && c != '\r' && c != '\n') || (c >= 0x7F && c <= 0x9F))
             return fail(p, TD_ESYNTAX, "template.encoding", i, "a control character is not allowed in a template.");
-        i += n;
     }
     return TD_OK;
 }
