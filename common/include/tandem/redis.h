@@ -9,6 +9,11 @@
 
 #include "tandem/err.h"
 
+#define TD_REDIS_PENDING_MAX 100000 /* commands without an answer; more: TD_EAGAIN */
+#define TD_REDIS_KEYS_MAX 16 /* of one script */
+#define TD_REDIS_LISTENERS_MAX 16
+#define TD_REDIS_CHANNELS_MAX 16
+
 struct td_redis;
 struct td_reply; /* a reply inside its callback */
 
@@ -41,23 +46,39 @@ struct td_script {
 };
 /* Embedded from common/lua/<name>.lua at build time, as `td_script_<name>`. */
 
+/**
+ * Starts to connect; says so by td_redis_on_state. A host with several addresses is tried at each in turn.
+ * @param url       redis://[[user]:password@]host[:port][/db]; rediss:// is TLS 1.2 or later, certificate and name verified
+ *                  against the system's authorities (or $SSL_CERT_FILE)
+ * @param password  when the URL has none; NULL or "" = none
+ * @param timeout_ms  for each command, 1..60000
+ * @return TD_OK, TD_ECONFIG (the text says what is wrong with the URL) or TD_ENOMEM
+ */
 int td_redis_new(uv_loop_t *loop, const char *url, const char *password, unsigned timeout_ms, struct td_redis **ret,
                  struct td_err *reterr);
-/** Pending callbacks are called with TD_EIO before this returns. */
+/** Pending callbacks are called with TD_EIO before this returns; handles close in the loop's next turn. NULL is fine.
+ * Safe inside callbacks. */
 void td_redis_free(struct td_redis *redis);
 
 bool td_redis_up(const struct td_redis *redis);
-/** Called at every change of up/down, and once soon after td_redis_new. run_id: the server's, "" when down;
- * a new one means that it may have lost everything. */
+/** Called at every change of up/down, and once soon after this call with the state then. run_id: the server's, "" when
+ * down; a new one means that it may have lost everything. Up to TD_REDIS_LISTENERS_MAX listeners. */
 void td_redis_on_state(struct td_redis *redis, void (*cb)(void *user, bool up, const char *run_id), void *user);
 
-/** @param cb may be NULL. Arguments are copied. Failure is told by cb as well as returned; cb is never called inside. */
+/**
+ * @param cb  may be NULL. Arguments are copied. Failure is told by cb (soon, never inside) as well as returned; only
+ *            after TD_ENOMEM there is no callback.
+ * @return TD_OK, TD_EIO (away), TD_EAGAIN (TD_REDIS_PENDING_MAX or 64 MiB wait) or TD_ENOMEM
+ */
 int td_redis_command(struct td_redis *redis, const struct td_arg *args, size_t count, td_redis_cb *cb, void *user);
-/** EVALSHA; on NOSCRIPT once more with EVAL. Keys first, then args. */
+/** EVALSHA (EVAL when this connection has not seen it); on NOSCRIPT once more with EVAL, which then runs after commands
+ * sent meanwhile. Keys first, then args. */
 int td_redis_eval(struct td_redis *redis, const struct td_script *script, const struct td_arg *keys, size_t key_count,
                   const struct td_arg *args, size_t arg_count, td_redis_cb *cb, void *user);
 /** Messages of a channel (own connection, subscribed again after each reconnect). */
 int td_redis_subscribe(struct td_redis *redis, const char *channel,
                        void (*cb)(void *user, const char *message, size_t len), void *user);
+/** Whoever goes away before redis: no listener, message or command callback with this user is called any more. */
+void td_redis_forget(struct td_redis *redis, const void *user);
 
 #endif /* TD_REDIS_H */
