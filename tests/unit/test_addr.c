@@ -64,7 +64,7 @@ static void hostile_and_broken_addresses_are_refused(void **unused)
         "\"\"@x.se", "\"a@x.se", "\"a\"b@x.se", "\"a\"", "\"a\\\"@x.se", "a\"b\"@x.se", "\"a\".b@x.se", "\"a\"@",
         "j\xc3\xb6rg@m\xc3\xbcller.de", "j\xc3\xb6rg@x.se", "\"j\xc3\xb6rg\"@x.se",
         "a@x\xc3.se", "a@\xff\xfe.se", "a@\xc0\xae.se", "a@\xed\xa0\x80.se",         /* not UTF-8 */
-        "a@b\xef\xbc\xa0" "c.se",                                                       /* full-width @ */
+        "a@b\xef\xbc\xa0x.se",                                                       /* full-width @ */
         "a@x\xef\xbc\x9e.se", "a@x\xe2\x80\xa8y.se", "a@x\xe2\x80\xae.se", "a@\xe2\x98\x83.se",
         "a@\xcc\x88x.se",                                                               /* begins with a combining mark */
         "a@m\xc3\xbcller", "a@m\xc3\xbcller.", "a@.m\xc3\xbcller.de", "a@m\xc3\xbcller_x.de", "a@m\xc3\xbc ller.de",

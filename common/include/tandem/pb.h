@@ -14,7 +14,7 @@
 /**
  * Read one message. Before anything is allocated the wire bytes are walked by descriptor: depth, element
  * count, and every string must be UTF-8 without NUL (protobuf-c alone would cut it there, which is how an
- * address smuggles past a check). Unknown fields are dropped.
+ * address smuggles past a check), and no singular sub-message may come twice. Unknown fields are dropped.
  * @param data   the bytes; a Confluent frame (leading 0x00, 4-byte schema id, message index) is skipped,
  *               which is unambiguous because no protobuf message begins with 0x00
  * @param arena  holds the message; its budget should be >= 8 * len + 64 KiB

@@ -1,6 +1,7 @@
 /* The walk below reads the wire as protobuf-c 1.4 does, but allocates nothing, so that what protobuf-c is shown can
  * cost no more than the limits say. It is stricter: field numbers of zero, wire types that do not fit the field, groups
- * and text that is not UTF-8 are refused. */
+ * and text that is not UTF-8 are refused; so is a singular message given twice, which no writer makes, which
+ * protobuf-c merges otherwise than other readers, and which can cost it time in the square of the bytes. */
 #include "tandem/pb.h"
 
 #include <stdbool.h>
@@ -151,8 +152,19 @@ static int walk_count(struct walk *walk, size_t more)
 static int walk_message(struct walk *walk, const ProtobufCMessageDescriptor *type, const uint8_t *data, size_t len,
                         unsigned depth);
 
+/* @return false when it was seen before. Our messages have at most 19 fields. */
+static bool first_of_its_kind(const ProtobufCMessageDescriptor *type, const ProtobufCFieldDescriptor *field,
+                              uint64_t *seen)
+{
+    uint64_t bit = UINT64_C(1) << ((field - type->fields) & 63);
+    bool first = (*seen & bit) == 0;
+
+    *seen |= bit;
+    return first;
+}
+
 static int walk_field(struct walk *walk, const ProtobufCMessageDescriptor *type, const struct field *field,
-                      unsigned depth)
+                      unsigned depth, uint64_t *seen)
 {
     const ProtobufCFieldDescriptor *known = protobuf_c_message_descriptor_get_field(type, field->number);
     enum wire wire;
@@ -179,6 +191,9 @@ static int walk_field(struct walk *walk, const ProtobufCMessageDescriptor *type,
         if (rc < 0)
             return rc;
     }
+    if (known->type == PROTOBUF_C_TYPE_MESSAGE && known->label != PROTOBUF_C_LABEL_REPEATED &&
+        !first_of_its_kind(type, known, seen))
+        return td_fail(walk->reterr, TD_ESYNTAX, "%s.%s is given twice", type->short_name, known->name);
     if (known->type == PROTOBUF_C_TYPE_MESSAGE)
         return walk_message(walk, known->descriptor, field->value, field->len, depth + 1);
     return TD_OK;
@@ -188,6 +203,7 @@ static int walk_message(struct walk *walk, const ProtobufCMessageDescriptor *typ
                         unsigned depth)
 {
     struct field field;
+    uint64_t seen = 0; /* singular messages, a bit each */
     size_t step;
     int rc;
 
@@ -198,7 +214,7 @@ static int walk_message(struct walk *walk, const ProtobufCMessageDescriptor *typ
         if (step == 0)
             return td_fail(walk->reterr, TD_ESYNTAX, "%s: malformed %zu bytes before its end", type->short_name,
                            len);
-        rc = walk_field(walk, type, &field, depth);
+        rc = walk_field(walk, type, &field, depth, &seen);
         if (rc < 0)
             return rc;
     }
