@@ -1,0 +1,43 @@
+/* split.h - how recipients become chunks on lanes, and an attachment becomes parts. Pure. */
+#ifndef INGESTION_SPLIT_H
+#define INGESTION_SPLIT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define SPLIT_RECIPIENTS 500      /* most in a chunk, and how many neighbours share a lane */
+#define SPLIT_BYTES (800 * 1000)  /* most packed bytes of a chunk; Kafka's default record limit is 1,048,588 */
+#define SPLIT_PART_BYTES 900000   /* every part of an attachment but the last */
+#define SPLIT_INDEX_MAX 33554431u /* td:{c:X}:addr holds 16 bytes a recipient and a Redis string 512 MiB */
+
+struct split_item {
+    uint32_t index; /* the recipient's number */
+    size_t bytes;   /* packed, <= SPLIT_BYTES */
+};
+
+struct split_chunk {
+    uint32_t lane;
+    uint32_t group;      /* first index / 500: the number in the record's key */
+    size_t first, count; /* range of the items */
+};
+
+/**
+ * Cut items, in rising order of index, into chunks. A recipient's lane depends on its number alone, so that the same
+ * batch sent again, or cut another way, meets its earlier self in one lane.
+ * @param lane_count  > 0
+ * @param out         room for `count` chunks, the worst case
+ * @return chunks written
+ */
+size_t split_recipients(const struct split_item *items, size_t count, const uint32_t *lanes, size_t lane_count,
+                        struct split_chunk *out);
+
+/** Parts that `bytes` make: at least 1. */
+uint32_t split_part_count(uint64_t bytes);
+/** Bytes of part `part` of part_count when the whole has `bytes`. */
+size_t split_part_bytes(uint64_t bytes, uint32_t part);
+
+#define SPLIT_PART_KEY_MAX (5 + 64 + 1 + 10 + 1)
+/** "part/<sha256 in hex>/<part>". @return its length */
+size_t split_part_key(char out[SPLIT_PART_KEY_MAX], const uint8_t sha256[32], uint32_t part);
+
+#endif /* INGESTION_SPLIT_H */
