@@ -175,6 +175,8 @@ static int add_encoded_words(struct td_buf *buf, const char *text, size_t len, e
         size_t room = FOLD_AT > *column + WORD_AROUND ? FOLD_AT - *column - WORD_AROUND : 0, before;
 
         if (at > 0 || room < 16) { /* 16 hold any one character; later words stand on a line of their own */
+            if (at == 0 && buf->len > 0 && buf->data[buf->len - 1] == ' ')
+                buf->data[--buf->len] = '\0'; /* the blank after "Name:" now comes after the fold */
             rc = td_buf_adds(buf, "\r\n ");
             *column = 1;
             room = WORD_CHARS_MAX - WORD_AROUND;
