@@ -1,0 +1,298 @@
+"""Flow tests: campaigns across failures, against real Apache Kafka and redis-server.
+
+usage: run.py BUILD_DIR [case...]
+Each case ends with the relays' own ledgers compared with mail.outcomes (outcomes.py).
+"""
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "deploy/rehearsal"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from stack import Stack, wait_for  # noqa: E402
+import outcomes  # noqa: E402
+
+CASES = []
+
+
+def case(**options):
+    """Register a case; its docstring says what it shows. options: those of make_stack."""
+    def register(function):
+        CASES.append((function.__name__, function, options))
+        return function
+    return register
+
+
+class Kafka:
+    """One real broker for all cases; each case has its own topics by prefix."""
+
+    def __init__(self, folder):
+        self.stack = Stack(folder, BUILD, "kafka")
+        self.stack.start_broker()
+
+
+def make_stack(folder, kafka, prefix, dispatchers=1, delay=20, primary=(), backup=(), settings=None):
+    stack = Stack(folder, BUILD, "dev", dispatchers=dispatchers, settings={
+        "kafka": {"topic_prefix": prefix, "lanes": 6, "session_timeout": "6s"},
+        "dispatch": {"lane_lease": "6s"}, **(settings or {})})
+    stack.prefix = prefix
+    stack.kafka = kafka.stack.kafka
+    stack.start_broker = lambda: (setattr(stack, "bootstrap", kafka.stack.bootstrap),
+                                  setattr(stack, "after_settings", True))
+    stack.add_relay("ses-eu", "SE", ["--profile", "ses", "--delay", str(delay), *primary])
+    stack.add_relay("backup", "DE", ["--delay", str(delay), *backup], tls="starttls")
+    original = stack.write_settings
+
+    def write_then_topics():
+        original()
+        stack.ctl("topics", "apply")
+    stack.write_settings = write_then_topics
+    return stack
+
+
+def recipients(stack, count, domain="example.com"):
+    path = stack.dir / "recipients.csv"
+    with open(path, "w", encoding="utf-8") as f:
+        f.write("email,name,first_name\n")
+        for i in range(count):
+            f.write(f"reader{i}@{domain},Åsa {i},Åsa\n")
+    return path
+
+
+def submit(stack, count, *options, html="<p>Hej {{first_name}}, nu är det vår.</p>"):
+    page = stack.dir / "page.html"
+    page.write_text(html, encoding="utf-8")
+    done = stack.ctl("campaign", "submit", "--recipients", recipients(stack, count), "--from", "Tandem <news@news.example.com>",
+                     "--subject", "Vårbrev till {{first_name}} 🌷", "--html", page, *options, timeout=300)
+    return done.stdout.strip().splitlines()[-1]
+
+
+def done_count(stack, campaign):
+    s = stack.status(campaign)
+    return sum(s.get(k, 0) for k in ("accepted", "refused", "invalid", "suppressed", "expired", "cancelled", "unconfirmed"))
+
+
+def wait_done(stack, campaign, count, seconds=240):
+    wait_for(f"the end of {campaign}", seconds, lambda: done_count(stack, campaign) >= count, 0.2)
+
+
+def wait_part(stack, campaign, part, seconds=120):
+    wait_for(f"{part} mails", seconds, lambda: done_count(stack, campaign) >= part, 0.05)
+
+
+def truth(stack, campaign):
+    return outcomes.Truth(stack, OUTCOME, campaign, stack.prefix)
+
+
+@case()
+def primary_killed_midway_and_back(stack):
+    """10,000 recipients; the primary's process is killed and started again; mail goes by the backup meanwhile."""
+    primary, backup = stack.relays
+    campaign = submit(stack, 10000)
+    wait_part(stack, campaign, 2500)
+    primary.process.kill()
+    killed = time.time()
+    wait_for("the backup's first mail", 30, lambda: any(t > killed for t, _, _ in backup.taken()), 0.05)
+    first = min(t for t, _, _ in backup.taken() if t > killed)
+    time.sleep(2)
+    primary.start()
+    back = time.time()
+    wait_done(stack, campaign, 10000)
+    t = truth(stack, campaign)
+    said = t.check(10000, unconfirmed_at_most=20)
+    assert first - killed < 1.0, f"the switch took {first - killed:.2f} s"
+    assert any(c.to_state == "open" and c.relay == "ses-eu" for c in t.relay_changes), "no relay event on mail.outcomes"
+    assert any(x > back for x, _, _ in primary.taken()), "nothing went by the primary after its return"
+    audit = stack.audit(campaign)
+    assert audit["lost"] == audit["duplicates"] == 0 and audit["accepted"] == t.count("ACCEPTED"), f"tandemctl audit differs: {audit}"
+    return f"{said}, switched in {(first - killed) * 1000:.0f} ms"
+
+
+def dispatcher_killed(stack, policy):
+    campaign = submit(stack, 3000, "--on-unconfirmed", policy)
+    wait_part(stack, campaign, 700)
+    victim = stack.services["dispatch-1"]
+    victim.kill()
+    victim.start()
+    wait_done(stack, campaign, 3000)
+    # At most what was in flight: 20 connections a relay, one mail each.
+    if policy == "hold":
+        return truth(stack, campaign).check(3000, unconfirmed_at_most=3000, copies_at_most=0)
+    return truth(stack, campaign).check(3000, unconfirmed_at_most=0, copies_at_most=40)
+
+
+@case()
+def dispatcher_killed_hold(stack):
+    """SIGKILL mid-send, on_unconfirmed = hold: nobody gets a second copy."""
+    return dispatcher_killed(stack, "hold")
+
+
+@case()
+def dispatcher_killed_resend(stack):
+    """SIGKILL mid-send, on_unconfirmed = resend: everybody gets it; at most what was in flight twice."""
+    return dispatcher_killed(stack, "resend")
+
+
+@case(dispatchers=2)
+def dispatchers_join_and_leave(stack):
+    """Two, then three, then one dispatcher during a send: no loss, no repeat, nothing unconfirmed."""
+    campaign = submit(stack, 8000)
+    wait_part(stack, campaign, 1000)
+    third = stack.service("dispatch", 3).start()
+    stack.ready(third)
+    wait_part(stack, campaign, 3000)
+    codes = [stack.services[n].stop() for n in ("dispatch-1", "dispatch-2")]
+    wait_done(stack, campaign, 8000)
+    assert codes == [0, 0], f"dispatchers ended with {codes}"
+    return truth(stack, campaign).check(8000)
+
+
+@case()
+def same_submission_twice(stack):
+    """The whole campaign is handed in again, at once and after it ended: no second mail."""
+    campaign = submit(stack, 2000, "--id", "twice")
+    submit(stack, 2000, "--id", "twice")
+    wait_done(stack, campaign, 2000)
+    submit(stack, 2000, "--id", "twice")
+    time.sleep(3)
+    said = truth(stack, campaign).check(2000)
+    assert stack.status(campaign)["submitted"] == 2000, "submitted was counted twice"
+    return said
+
+
+@case()
+def redis_stopped_for_10_s(stack):
+    """Redis is shut down mid-send and started 10 s later: sending goes on, nothing is lost or repeated."""
+    campaign = submit(stack, 8000)
+    wait_part(stack, campaign, 1000)
+    before = sum(len(r.taken()) for r in stack.relays)
+    stack.redis.stop()
+    time.sleep(10)
+    during = sum(len(r.taken()) for r in stack.relays) - before
+    stack.redis.start()
+    wait_done(stack, campaign, 8000)
+    said = truth(stack, campaign).check(8000)
+    assert during > 500, f"only {during} mails were sent while Redis was away"
+    return f"{said}, {during} sent while Redis was away"
+
+
+@case()
+def kafka_restarted(stack):
+    """The broker is stopped and started mid-send."""
+    campaign = submit(stack, 6000)
+    wait_part(stack, campaign, 1000)
+    stack.kafka("restart")
+    wait_done(stack, campaign, 6000)
+    return truth(stack, campaign).check(6000)
+
+
+@case(primary=("--bounce-share", "10"), settings={})
+def bounces_come_back(stack):
+    """A tenth of the mails bounce by DSN over LMTP: each is tied to its mail, counted per relay, its address suppressed."""
+    campaign = submit(stack, 1000)
+    wait_done(stack, campaign, 1000)
+    said = truth(stack, campaign).check(1000)
+    expected = wait_for("bounces", 30, lambda: (lambda n: n if n and n == stack.status(campaign).get("hard", {}).get("ses-eu") else 0)(
+        len(truth(stack, campaign).bounces)), 0.5)
+    assert 50 < expected < 150, f"{expected} bounces of 1,000 at 10 %"
+    again = submit(stack, 1000, "--id", "again")
+    wait_done(stack, again, 1000)
+    suppressed = truth(stack, again).count("SUPPRESSED")
+    assert suppressed == expected, f"{suppressed} of {expected} bounced addresses were suppressed the next time"
+    return f"{said}; {expected} bounces, as many suppressed in the next campaign"
+
+
+@case()
+def poison_and_refusals(stack):
+    """Garbage goes to mail.dead-letters with its reason, a bad campaign is refused by code; a good one goes on."""
+    from confluent_kafka import Producer
+
+    producer = Producer({"bootstrap.servers": stack.bootstrap})
+    topic = stack.prefix + "mail.submissions"
+    for garbage in (b"\xff\xff\xff garbage", b"", b"\x0a\x05ab\x00cd"):
+        producer.produce(topic, garbage, key="poison")
+    bad = SUBMISSION.Submission(campaign_id="bad", submission_id="s1")
+    bad.campaign.__getattribute__("from").address = "news@news.example.com"
+    bad.campaign.subject_template, bad.campaign.text_template = "x", "{{unclosed"
+    producer.produce(topic, bad.SerializeToString(), key="bad")
+    producer.flush()
+    good = submit(stack, 50)
+    wait_done(stack, good, 50)
+
+    def dead():
+        return [dict(m.headers()) for m in outcomes.records(stack.bootstrap, stack.prefix + "mail.dead-letters")]
+    letters = wait_for("dead letters", 20, lambda: len(dead()) >= 3 and dead(), 0.5)
+    assert all(h.get("reason") and h.get("source-topic") for h in letters), f"headers say too little: {letters[0]}"
+    answers = [o.answer for o in (OUTCOME.Outcome.FromString(m.value()) for m in outcomes.records(
+        stack.bootstrap, stack.prefix + "mail.outcomes")) if o.campaign_id == "bad"]
+    assert answers and not answers[0].accepted and answers[0].refusals[0].code.startswith("template."), f"{answers}"
+    return truth(stack, good).check(50) + f"; refused: {answers[0].refusals[0].sentence}"
+
+
+def no_personal_data(stack):
+    """No log line of any service holds an address, a name or a secret."""
+    words = [b"reader1", b"@example.com", "Åsa".encode(), *((stack.dir / n).read_bytes().strip() for n in ("keys.token", "keys.address", "relay.password"))]
+    for key, process in stack.services.items():
+        log = Path(process.log).read_bytes()
+        for word in words:
+            assert word not in log, f"the log of {key} holds {word!r}"
+
+
+def run(name, function, options, kafka, folder):
+    stack = make_stack(folder / name, kafka, f"{name}.", **options)
+    try:
+        if name == "bounces_come_back":
+            stack.relays[0].process.argv += ["--bounce-to", f"127.0.0.1:{stack.lmtp_port}"]
+        stack.start()
+        said = function(stack)
+        no_personal_data(stack)
+        codes = stack.stop()
+        bad = {k: c for k, c in codes.items() if c not in (0, -signal.SIGKILL)}
+        assert not bad, f"services ended with {bad}"
+        print(f"PASS flow.{name}: {said}", flush=True)
+        return True
+    except Exception as e:  # noqa: BLE001  a failed case must not stop the others
+        print(f"FAIL flow.{name}: {e}", flush=True)
+        if not isinstance(e, AssertionError):
+            traceback.print_exc()
+        stack.stop()
+        for key, process in stack.services.items():
+            tail = Path(process.log).read_text(errors="replace").splitlines() if Path(process.log).exists() else []
+            loud = [l for l in tail if '"error"' in l or "ERROR" in l or "Sanitizer" in l or "runtime error" in l][-12:] or tail[-4:]
+            for line in loud:
+                print(f"    {key}: {line[:400]}", flush=True)
+        return False
+
+
+def main():
+    global BUILD, SUBMISSION, OUTCOME
+    BUILD = Path(sys.argv[1]).resolve()
+    wanted = sys.argv[2:]
+    folder = Path(tempfile.mkdtemp(prefix="tandem-flow-"))
+    SUBMISSION, OUTCOME = outcomes.protos(folder / "protos")
+    kafka, good = None, True
+    try:
+        kafka = Kafka(folder / "broker")
+        for name, function, options in CASES:
+            if not wanted or name in wanted:
+                good = run(name, function, options, kafka, folder) and good
+    finally:
+        if kafka:
+            kafka.stack.stop()
+        if good or not os.environ.get("TANDEM_TEST_KEEP"):
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            print(f"kept: {folder}")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
