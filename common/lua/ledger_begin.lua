@@ -1,2 +1,28 @@
--- placeholder, replaced by the ledger
-return {}
+-- May these mails be handed over? Sets `tried` of those that may.
+-- KEYS: tried, done, pending, begun   ARGV: indices (u32 little-endian each), keep s, token
+-- begun is td:{c:X}:begun:<token>: a call whose answer was lost is asked again with its token and answered as before;
+-- without it the caller would meet its own `tried` bits and could not tell them from a dead owner's. "" = no token.
+-- Reply: one character a mail (0 GO, 1 DONE, 2 TRIED), then for each DONE in order its pending outcome, "" when published.
+local BEGUN_S = 600
+local verdicts = ARGV[3] ~= '' and redis.call('GET', KEYS[4])
+local reply = {''}
+local out = {}
+for at = 1, #ARGV[1], 4 do
+  local i = struct.unpack('<I4', ARGV[1], at)
+  local n = (at + 3) / 4
+  local verdict
+  if redis.call('GETBIT', KEYS[2], i) == 1 then
+    verdict = '1'
+    reply[#reply + 1] = redis.call('HGET', KEYS[3], i) or ''
+  elseif verdicts then
+    verdict = string.sub(verdicts, n, n)
+    if verdict == '1' then verdict = '2' end -- cannot be: done bits are never cleared; be careful all the same
+  else
+    verdict = redis.call('SETBIT', KEYS[1], i, 1) == 1 and '2' or '0'
+  end
+  out[n] = verdict
+end
+reply[1] = table.concat(out)
+if ARGV[3] ~= '' and not verdicts then redis.call('SET', KEYS[4], reply[1], 'EX', BEGUN_S) end
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return reply

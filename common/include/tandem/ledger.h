@@ -7,8 +7,12 @@
  *   td:{c:X}:addr     string, 16 bytes a recipient         td:{c:X}:bounced  bitmap, counted as bounced
  * totals fields: submitted, accepted, refused, invalid, suppressed, expired, cancelled, unconfirmed,
  *   accepted:<relay>, hard:<relay>, soft:<relay>, block:<relay>, and count (sealed recipient count).
- * All expire 30 days after the last change. Every call may be repeated: it has no further effect.
- * Loop thread only. Batches hold at most TD_LEDGER_BATCH entries of one campaign. */
+ *   td:{c:X}:begun:T  what begin with token T answered, for 10 minutes
+ * All expire 30 days after the last change. Every call may be repeated: it has no further effect, except begin without
+ * a token, see there. When Redis has lost its data begin says GO for mails that are done: whoever sees a new run_id and an
+ * empty ledger rebuilds it from mail.outcomes (td_ledger_end with each record, td_ledger_published) before it begins.
+ * Loop thread only. Batches hold 1..TD_LEDGER_BATCH entries of one campaign; more, or an index over
+ * TD_LEDGER_INDEX_MAX, or an invalid name is TD_EINVAL: returned, and no callback comes (as after TD_ENOMEM). */
 #ifndef TD_LEDGER_H
 #define TD_LEDGER_H
 
@@ -20,6 +24,7 @@
 #include "tandem/redis.h"
 
 #define TD_LEDGER_BATCH 500
+#define TD_LEDGER_INDEX_MAX 16777215u /* bounds what one number can make Redis allocate: 2 MiB of bits, 256 MiB of addr */
 
 enum td_verdict {
     TD_GO = 0,   /* not tried: `tried` is set now, go on */
@@ -37,6 +42,14 @@ struct td_begun {
 typedef void td_ledger_begin_cb(void *user, const struct td_begun *begun, size_t count, const struct td_err *err);
 int td_ledger_begin(struct td_redis *redis, const char *campaign_id, const uint32_t *index, size_t count,
                     td_ledger_begin_cb *cb, void *user);
+/**
+ * The same, safe to repeat: after TD_ETIMEOUT or TD_EIO nobody knows whether begin was carried out, and begun again it
+ * would answer TRIED for mails that were never handed over. With the same token, indices in the same order, within
+ * 10 minutes, it answers what it answered then.
+ * @param token  1..64 bytes of a-z 0-9 - _ :, unique to this batch (process run and a counter); "" = none
+ */
+int td_ledger_begin_as(struct td_redis *redis, const char *campaign_id, const char *token, const uint32_t *index,
+                       size_t count, td_ledger_begin_cb *cb, void *user);
 
 struct td_ended {
     uint32_t index;
@@ -65,6 +78,17 @@ int td_ledger_seal(struct td_redis *redis, const char *campaign_id, uint32_t rec
  * soft seen before. Reply: 1 when it was counted now, else 0. */
 int td_ledger_bounce(struct td_redis *redis, const char *campaign_id, uint32_t index, const char *relay,
                      const char *class_name, td_redis_cb *cb, void *user);
+
+/* Lanes: one owner each, a lease td:{lane:<name>} with a fence that rises with every new owner. name: the topic and
+ * partition, such as "mail.outbound-3", 1..200 bytes without braces. owner: unique to this run of this process. */
+/** Reply: the fence (> 0) when it is ours now (or was already); else -milliseconds until it may run out: ask again then. */
+int td_lane_acquire(struct td_redis *redis, const char *name, const char *owner, unsigned ttl_ms, td_redis_cb *cb,
+                    void *user);
+/** Reply: the fence while it is still ours; 0 when it is lost, also because Redis lost its data: start nothing, acquire. */
+int td_lane_renew(struct td_redis *redis, const char *name, const char *owner, unsigned ttl_ms, td_redis_cb *cb,
+                  void *user);
+/** Reply: 1 when it was ours, else 0. */
+int td_lane_release(struct td_redis *redis, const char *name, const char *owner, td_redis_cb *cb, void *user);
 
 /* Suppression: 256 sets td:{supp:<first byte in hex>} of 16-byte hashes. */
 int td_suppression_add(struct td_redis *redis, const uint8_t hash[TD_HASH_BYTES], td_redis_cb *cb, void *user);
