@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <stdarg.h>
-
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>

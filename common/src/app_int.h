@@ -1,0 +1,41 @@
+/* app_int.h - what app.c, app_options.c and app_routes.c share. Never leaves common/. */
+#ifndef TD_APP_INT_H
+#define TD_APP_INT_H
+
+#include "tandem/app.h"
+
+enum { TD_EXIT_OK = 0, TD_EXIT_USAGE = 64, TD_EXIT_INTERNAL = 70, TD_EXIT_AGAIN = 75, TD_EXIT_CONFIG = 78 };
+
+enum td_app_mode { TD_MODE_RUN = 0, TD_MODE_CHECK, TD_MODE_PRINT, TD_MODE_HEALTH };
+
+enum { TD_OVERRIDES_MAX = 64 };
+
+struct td_app_options {
+    enum td_app_mode mode;
+    const char *config; /* borrowed from argv or the environment; NULL: none */
+    struct td_override override[TD_OVERRIDES_MAX];
+    char *path[TD_OVERRIDES_MAX]; /* owned, what override[].path points to */
+    size_t override_count;
+};
+
+struct td_app_run {
+    struct td_app app; /* first, so that td_app_* get back to this by a cast */
+    const struct td_service *service;
+    void *state;
+    uv_loop_t loop;
+    uv_signal_t term, intr;
+    uv_timer_t overdue, watchdog;
+    bool started, stopping, finished;
+    int exit_code;
+    struct td_metric *rss, *cpu; /* set when somebody looks */
+};
+
+/** Exits by itself for --help, --version (0) and misuse (64). */
+int td_app_options_parse(int argc, char **argv, const struct td_service *service, struct td_app_options *ret,
+                         struct td_err *reterr);
+void td_app_options_release(struct td_app_options *options);
+
+/** /metrics /healthz /readyz /version on run->app.http. */
+int td_app_routes(struct td_app_run *run);
+
+#endif /* TD_APP_INT_H */
