@@ -1,7 +1,10 @@
 /* tandem/kafka.h - records in and out on the loop. kafka_*.c alone include rdkafka.h. Loop thread only.
  *
  * Out: idempotent producer, acks=all, partitioner murmur2_random. In: consumer group with the eager assignor and
- * static membership, explicit commits, no auto-reset (a group without offsets begins at the earliest). */
+ * static membership, explicit commits, no auto-reset (a group without offsets begins at the earliest).
+ *
+ * `settings` and `metrics` (may be NULL) must live longer than what is made from them. After a _free the loop must still
+ * run until its handles are closed. */
 #ifndef TD_KAFKA_H
 #define TD_KAFKA_H
 
@@ -23,7 +26,8 @@ struct td_kafka_header {
     const char *value; /* text */
 };
 
-/** err NULL: durable at this offset. Otherwise it was not written, or nobody knows (idempotent by key: send again). */
+/** err NULL: durable at this offset (-1: written, but by a retry that was not told where). Otherwise it was not written, or nobody knows (idempotent by key: send again).
+ * TD_EFATAL: this producer takes nothing any more, restart. */
 typedef void td_delivered_fn(void *user, int64_t offset, const struct td_err *err);
 
 int td_kafka_out_new(uv_loop_t *loop, const struct td_settings *settings, struct td_metrics *metrics,
@@ -63,12 +67,13 @@ struct td_record { /* valid during on_record */
 struct td_kafka_in_ops {
     /** Every record arrives once per assignment, in order of its lane. */
     void (*on_record)(void *user, const struct td_record *rec);
-    /** offset: where reading begins, the committed one or 0. */
+    /** offset: where reading begins, the committed one or 0 (older records may be gone: the first one read may be
+     * higher). Never called with no lanes. */
     void (*on_assigned)(void *user, const struct td_lane *lanes, const int64_t *offsets, size_t count);
     /** Finish or hand back work of ALL assigned lanes, commit, then call td_kafka_in_revoke_done (at once or within
      * 15 s). lost: others may already own them, commits will fail. Records no longer arrive. */
     void (*on_revoked)(void *user, const struct td_lane *lanes, size_t count, bool lost);
-    /** Fenced or broken for good: exit. */
+    /** Fenced or broken for good: exit. on_revoked is not called after it. */
     void (*on_fatal)(void *user, const struct td_err *err);
 };
 
@@ -76,28 +81,45 @@ struct td_kafka_in_ops {
 int td_kafka_in_new(uv_loop_t *loop, const struct td_settings *settings, struct td_metrics *metrics, const char *group,
                     const enum td_topic_id *topics, size_t topic_count, const struct td_kafka_in_ops *ops, void *user,
                     struct td_kafka_in **ret, struct td_err *reterr);
-/** Stop or restart delivery of one lane. A pause lasts at least 1 s inside (librdkafka drops prefetched records then). */
+/** Stop or restart delivery of one lane. Cheap: its records wait in its own queue (up to 4 MiB) and are not fetched again.
+ * A lane comes unpaused with each assignment. */
 void td_kafka_in_pause(struct td_kafka_in *in, struct td_lane lane);
 void td_kafka_in_resume(struct td_kafka_in *in, struct td_lane lane);
-/** Stop delivering for now without touching prefetch: for short back-pressure. Group calls go on. */
+/** Stop or restart delivery of all lanes: back-pressure. Group calls go on. */
 void td_kafka_in_hold(struct td_kafka_in *in, bool hold);
 /** next_offset: the first record NOT done. Sent in the background, one at a time per lane, latest wins, never lower. */
 void td_kafka_in_commit(struct td_kafka_in *in, struct td_lane lane, int64_t next_offset);
-/** false while a commit is on its way or waiting. */
+/** false while a commit is on its way or waiting to go (again). */
 bool td_kafka_in_committed(const struct td_kafka_in *in);
 void td_kafka_in_revoke_done(struct td_kafka_in *in);
-/** Monotonic ms of the last time the group was alive (a poll after a successful heartbeat window): the zombie guard. */
+/**
+ * The zombie guard: monotonic ms at which the group is proven to have had us as a member, so nobody else owns our lanes
+ * before this + session timeout. Proof is a commit that the coordinator took; without one for a heartbeat interval (a
+ * quarter of the session timeout, <= 3 s) a lane's offset is committed once more.
+ */
 uint64_t td_kafka_in_alive_ms(const struct td_kafka_in *in);
+/** true while the group has given us our share, which may be no lane at all. */
 bool td_kafka_in_assigned(const struct td_kafka_in *in);
-/** Leave: on_revoked is called first if lanes are assigned; cb when closed. */
+/** Leave: on_revoked is called first if lanes are assigned; cb when closed, from which td_kafka_in_free may be called.
+ * A static member keeps its lanes until it is back or the session timeout has passed. */
 void td_kafka_in_stop(struct td_kafka_in *in, void (*cb)(void *user), void *user);
 void td_kafka_in_free(struct td_kafka_in *in);
 
 /* ---- what another group has committed ---- */
-/** Ask for `group`'s committed offsets of all partitions of a topic. offsets[p] = -1: none yet. err NULL on success. */
+/** Ask for `group`'s committed offsets of all partitions that the configuration gives a topic. offsets[p] = -1: none
+ * yet. err NULL on success, otherwise offsets NULL and count 0. */
 typedef void td_committed_fn(void *user, const int64_t *offsets, size_t count, const struct td_err *err);
 int td_kafka_committed(struct td_kafka_out *out, const char *group, enum td_topic_id topic, td_committed_fn *cb,
                        void *user, struct td_err *reterr);
+
+/* ---- topics ---- */
+/**
+ * Create the topics of td_topics that are missing; change none that is there. Blocks up to 45 s: for tandemctl.
+ * @param report  once a topic, `what`: "created", "exists", "has 3 partitions, wants 12" or the broker's refusal
+ */
+int td_kafka_topics_apply(const struct td_settings *settings,
+                          void (*report)(void *user, const char *topic, const char *what), void *user,
+                          struct td_err *reterr);
 
 /* ---- a compacted topic as a table: contents, suppressions ---- */
 struct td_kafka_table;
