@@ -1,0 +1,502 @@
+/* Plumbing only: librdkafka's mock cluster in this process. What must hold on a real broker (rebalances, loss of a
+ * member, a restart) is shown by tests/kafka. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <librdkafka/rdkafka.h>
+#include <librdkafka/rdkafka_mock.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tandem/clock.h"
+#include "tandem/kafka.h"
+#include "tandem/log.h"
+
+enum { LANES = 4, PATIENCE_MS = 30000 };
+
+struct bench {
+    rd_kafka_t *host; /* carries the mock cluster */
+    rd_kafka_mock_cluster_t *cluster;
+    char brokers[512];
+    struct td_settings settings;
+    uv_loop_t loop;
+};
+
+static int bench_up(void **state)
+{
+    struct bench *b = calloc(1, sizeof(*b));
+    char text[200];
+
+    td_log_setup("test", "unit", TD_ERROR);
+    b->host = rd_kafka_new(RD_KAFKA_PRODUCER, rd_kafka_conf_new(), text, sizeof(text));
+    assert_non_null(b->host);
+    b->cluster = rd_kafka_mock_cluster_new(b->host, 1);
+    assert_non_null(b->cluster);
+    snprintf(b->brokers, sizeof(b->brokers), "%s", rd_kafka_mock_cluster_bootstraps(b->cluster));
+    b->settings.kafka_brokers = b->brokers;
+    b->settings.kafka_topic_prefix = (char *)(uintptr_t)"t.";
+    b->settings.instance = (char *)(uintptr_t)"one";
+    b->settings.kafka_lanes = LANES;
+    b->settings.kafka_replication = 1;
+    b->settings.kafka_session_timeout_ms = 6000;
+    assert_int_equal(uv_loop_init(&b->loop), 0);
+    *state = b;
+    return 0;
+}
+
+static int bench_down(void **state)
+{
+    struct bench *b = *state;
+
+    uv_run(&b->loop, UV_RUN_DEFAULT); /* what was freed closes its handles; anything left open would hang here */
+    assert_int_equal(uv_loop_close(&b->loop), 0);
+    rd_kafka_mock_cluster_destroy(b->cluster);
+    rd_kafka_destroy(b->host);
+    free(b);
+    return 0;
+}
+
+static void make_topic(struct bench *b, enum td_topic_id id, int partitions)
+{
+    char name[256];
+
+    td_topic_name(name, sizeof(name), "t.", id);
+    assert_int_equal(rd_kafka_mock_topic_create(b->cluster, name, partitions, 1), RD_KAFKA_RESP_ERR_NO_ERROR);
+}
+
+/* Run the loop until *done or out of patience. */
+static void turn_until(struct bench *b, const bool *done)
+{
+    uint64_t end = td_mono_ms() + PATIENCE_MS;
+
+    while (!*done && td_mono_ms() < end)
+        uv_run(&b->loop, UV_RUN_ONCE);
+    assert_true(*done);
+}
+
+static void turn_for(struct bench *b, uint64_t ms)
+{
+    uint64_t end = td_mono_ms() + ms;
+
+    while (td_mono_ms() < end)
+        uv_run(&b->loop, UV_RUN_ONCE);
+}
+
+/* ---- out ---- */
+
+struct sent {
+    int count, failed, want;
+    enum td_code code;
+    int64_t offset;
+    bool done;
+};
+
+static void on_sent(void *user, int64_t offset, const struct td_err *err)
+{
+    struct sent *sent = user;
+
+    sent->count++;
+    sent->offset = offset;
+    if (err) {
+        sent->failed++;
+        sent->code = err->code;
+    }
+    sent->done = sent->count >= sent->want;
+}
+
+static void send_numbers(struct td_kafka_out *out, enum td_topic_id topic, int first, int count, struct sent *sent)
+{
+    for (int i = first; i < first + count; i++) {
+        char key[16];
+
+        snprintf(key, sizeof(key), "%d", i);
+        assert_int_equal(td_kafka_out_send(out, topic, i % LANES, key, strlen(key), key, strlen(key), NULL, 0, on_sent,
+                                           sent, NULL),
+                         TD_OK);
+    }
+}
+
+static void every_record_is_reported_once(void **state)
+{
+    struct bench *b = *state;
+    struct td_kafka_header header = {"content-type", "application/protobuf"};
+    struct sent sent = {.want = 101};
+    struct td_kafka_out *out;
+    struct td_err err;
+
+    make_topic(b, TD_T_OUTBOUND, LANES);
+    assert_int_equal(td_kafka_out_new(&b->loop, &b->settings, NULL, &out, &err), TD_OK);
+    send_numbers(out, TD_T_OUTBOUND, 0, 100, &sent);
+    assert_int_equal(
+        td_kafka_out_send(out, TD_T_OUTBOUND, -1, "k", 1, NULL, 0, &header, 1, on_sent, &sent, NULL), TD_OK);
+    assert_int_equal(td_kafka_out_pending(out), 101);
+    assert_int_equal(sent.count, 0); /* later, on the loop */
+    turn_until(b, &sent.done);
+    assert_int_equal(sent.failed, 0);
+    assert_int_equal(td_kafka_out_pending(out), 0);
+    td_kafka_out_free(out, 1000);
+    assert_int_equal(sent.count, 101);
+}
+
+static void free_answers_what_nobody_took(void **state)
+{
+    struct bench *b = *state;
+    struct sent sent = {.want = 10};
+    struct td_kafka_out *out;
+
+    make_topic(b, TD_T_OUTBOUND, LANES);
+    rd_kafka_mock_broker_set_down(b->cluster, 1);
+    assert_int_equal(td_kafka_out_new(&b->loop, &b->settings, NULL, &out, NULL), TD_OK);
+    send_numbers(out, TD_T_OUTBOUND, 0, 10, &sent);
+    td_kafka_out_free(out, 100);
+    assert_int_equal(sent.count, 10);
+    assert_int_equal(sent.failed, 10);
+    assert_int_equal(sent.code, TD_EIO);
+}
+
+static void too_large_a_record_is_refused_at_once(void **state)
+{
+    struct bench *b = *state;
+    struct td_kafka_out *out;
+    struct td_err err;
+    size_t len = 2 << 20;
+    char *value = calloc(1, len);
+
+    make_topic(b, TD_T_OUTBOUND, LANES);
+    assert_int_equal(td_kafka_out_new(&b->loop, &b->settings, NULL, &out, NULL), TD_OK);
+    assert_int_equal(td_kafka_out_send(out, TD_T_OUTBOUND, 0, "k", 1, value, len, NULL, 0, NULL, NULL, &err), TD_ETOOBIG);
+    assert_int_equal(err.code, TD_ETOOBIG);
+    assert_int_equal(td_kafka_out_pending(out), 0);
+    td_kafka_out_free(out, 100);
+    free(value);
+}
+
+static void a_property_that_a_promise_rests_on_is_refused(void **state)
+{
+    static const char *const bad[] = {"acks=1", "enable.auto.commit=true", "no.such.property=1", "novalue", "=x"};
+    struct bench *b = *state;
+    struct td_kafka_out *out;
+    struct td_err err;
+
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        char *item = (char *)(uintptr_t)bad[i];
+
+        b->settings.kafka_properties = (struct td_strings){&item, 1};
+        assert_int_equal(td_kafka_out_new(&b->loop, &b->settings, NULL, &out, &err), TD_ECONFIG);
+    }
+}
+
+/* ---- in ---- */
+
+struct member {
+    struct bench *b;
+    struct td_kafka_in *in;
+    int records, want, assigned, revoked;
+    int64_t next[LANES], first[LANES];
+    bool complete, has_lanes, revoking, closed, manual_done, fatal;
+};
+
+static void on_record(void *user, const struct td_record *rec)
+{
+    struct member *m = user;
+
+    assert_true(m->has_lanes);
+    assert_true(rec->lane.partition >= 0 && rec->lane.partition < LANES);
+    assert_int_equal(rec->offset, m->next[rec->lane.partition]);
+    assert_non_null(rec->value);
+    m->next[rec->lane.partition] = rec->offset + 1;
+    m->records++;
+    m->complete = m->records >= m->want;
+}
+
+static void on_assigned(void *user, const struct td_lane *lanes, const int64_t *offsets, size_t count)
+{
+    struct member *m = user;
+
+    for (size_t i = 0; i < count; i++) {
+        m->first[lanes[i].partition] = offsets[i];
+        m->next[lanes[i].partition] = offsets[i];
+    }
+    m->assigned += (int)count;
+    m->has_lanes = true;
+}
+
+static void on_revoked(void *user, const struct td_lane *lanes, size_t count, bool lost)
+{
+    struct member *m = user;
+
+    assert_false(lost);
+    m->revoked += (int)count;
+    m->revoking = true;
+    for (size_t i = 0; i < count; i++)
+        td_kafka_in_commit(m->in, lanes[i], m->next[lanes[i].partition]);
+    if (!m->manual_done)
+        td_kafka_in_revoke_done(m->in);
+}
+
+static void on_fatal(void *user, const struct td_err *err)
+{
+    struct member *m = user;
+
+    (void)err;
+    m->fatal = true;
+}
+
+static void on_closed(void *user)
+{
+    struct member *m = user;
+
+    m->closed = true;
+}
+
+static const struct td_kafka_in_ops ops = {on_record, on_assigned, on_revoked, on_fatal};
+
+static void join(struct member *m, struct bench *b, int want)
+{
+    enum td_topic_id topic = TD_T_OUTBOUND;
+    struct td_err err;
+
+    *m = (struct member){.b = b, .want = want};
+    assert_int_equal(
+        td_kafka_in_new(&b->loop, &b->settings, NULL, "dispatch", &topic, 1, &ops, m, &m->in, &err), TD_OK);
+}
+
+static void leave(struct member *m)
+{
+    td_kafka_in_stop(m->in, on_closed, m);
+    turn_until(m->b, &m->closed);
+    td_kafka_in_free(m->in);
+}
+
+static void fill(struct bench *b, int first, int count)
+{
+    struct sent sent = {.want = count};
+    struct td_kafka_out *out;
+
+    assert_int_equal(td_kafka_out_new(&b->loop, &b->settings, NULL, &out, NULL), TD_OK);
+    send_numbers(out, TD_T_OUTBOUND, first, count, &sent);
+    turn_until(b, &sent.done);
+    td_kafka_out_free(out, 1000);
+    assert_int_equal(sent.failed, 0);
+}
+
+static void records_come_in_order_and_a_restart_goes_on_where_it_was(void **state)
+{
+    struct bench *b = *state;
+    struct member m;
+
+    make_topic(b, TD_T_OUTBOUND, LANES);
+    fill(b, 0, 2000);
+    join(&m, b, 2000);
+    assert_false(td_kafka_in_assigned(m.in));
+    turn_until(b, &m.complete);
+    assert_true(td_kafka_in_assigned(m.in));
+    for (int i = 0; i < LANES; i++)
+        assert_int_equal(m.first[i], 0);
+    leave(&m);
+    assert_int_equal(m.assigned, LANES);
+    assert_int_equal(m.revoked, LANES);
+    assert_int_equal(m.records, 2000);
+
+    fill(b, 2000, 400);
+    join(&m, b, 400);
+    turn_until(b, &m.complete);
+    for (int i = 0; i < LANES; i++)
+        assert_int_equal(m.first[i], 500);
+    turn_for(b, 300);
+    assert_int_equal(m.records, 400);
+    leave(&m);
+}
+
+static void held_and_paused_lanes_are_silent_until_wanted(void **state)
+{
+    struct bench *b = *state;
+    struct td_lane zero = {TD_T_OUTBOUND, 0};
+    struct member m;
+
+    make_topic(b, TD_T_OUTBOUND, LANES);
+    fill(b, 0, 400);
+    join(&m, b, 300);
+    td_kafka_in_hold(m.in, true);
+    turn_until(b, &m.has_lanes);
+    td_kafka_in_pause(m.in, zero);
+    turn_for(b, 500);
+    assert_int_equal(m.records, 0);
+    td_kafka_in_hold(m.in, false);
+    turn_until(b, &m.complete);
+    turn_for(b, 300);
+    assert_int_equal(m.records, 300);
+    assert_int_equal(m.next[0], 0);
+    m.want = 400;
+    m.complete = false;
+    td_kafka_in_resume(m.in, zero);
+    turn_until(b, &m.complete);
+    leave(&m);
+}
+
+struct answer {
+    bool done;
+    size_t count;
+    int64_t offsets[LANES];
+    enum td_code code;
+};
+
+static void on_committed(void *user, const int64_t *offsets, size_t count, const struct td_err *err)
+{
+    struct answer *answer = user;
+
+    answer->done = true;
+    answer->count = count;
+    answer->code = err ? err->code : TD_OK;
+    for (size_t i = 0; i < count && i < LANES; i++)
+        answer->offsets[i] = offsets[i];
+}
+
+static void ask(struct bench *b, struct td_kafka_out *out, struct answer *answer)
+{
+    *answer = (struct answer){0};
+    assert_int_equal(td_kafka_committed(out, "dispatch", TD_T_OUTBOUND, on_committed, answer, NULL), TD_OK);
+    turn_until(b, &answer->done);
+    assert_int_equal(answer->code, TD_OK);
+    assert_int_equal(answer->count, LANES);
+}
+
+static void commits_are_seen_by_others_and_never_fall(void **state)
+{
+    struct bench *b = *state;
+    struct td_kafka_out *out;
+    struct answer answer;
+    struct member m;
+    bool settled = false;
+
+    make_topic(b, TD_T_OUTBOUND, LANES);
+    fill(b, 0, 400);
+    assert_int_equal(td_kafka_out_new(&b->loop, &b->settings, NULL, &out, NULL), TD_OK);
+    ask(b, out, &answer);
+    for (int i = 0; i < LANES; i++)
+        assert_int_equal(answer.offsets[i], -1);
+    join(&m, b, 400);
+    turn_until(b, &m.complete);
+    td_kafka_in_commit(m.in, (struct td_lane){TD_T_OUTBOUND, 1}, 50);
+    td_kafka_in_commit(m.in, (struct td_lane){TD_T_OUTBOUND, 2}, 10);
+    td_kafka_in_commit(m.in, (struct td_lane){TD_T_OUTBOUND, 2}, 60);
+    td_kafka_in_commit(m.in, (struct td_lane){TD_T_OUTBOUND, 2}, 20);
+    assert_false(td_kafka_in_committed(m.in));
+    for (uint64_t end = td_mono_ms() + PATIENCE_MS; !settled && td_mono_ms() < end;) {
+        uv_run(&b->loop, UV_RUN_ONCE);
+        settled = td_kafka_in_committed(m.in);
+    }
+    ask(b, out, &answer);
+    assert_int_equal(answer.offsets[1], 50);
+    assert_int_equal(answer.offsets[2], 60);
+    assert_int_equal(answer.offsets[3], -1);
+    leave(&m);
+    td_kafka_out_free(out, 1000);
+}
+
+static void a_commit_that_failed_goes_again(void **state)
+{
+    struct bench *b = *state;
+    struct td_kafka_out *out;
+    struct answer answer;
+    struct member m;
+    bool settled = false;
+
+    make_topic(b, TD_T_OUTBOUND, LANES);
+    fill(b, 0, 40);
+    join(&m, b, 40);
+    turn_until(b, &m.complete);
+    rd_kafka_mock_push_request_errors(b->cluster, 8 /* OffsetCommit */, 3, RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+                                      RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS,
+                                      RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT);
+    td_kafka_in_commit(m.in, (struct td_lane){TD_T_OUTBOUND, 0}, 7);
+    for (uint64_t end = td_mono_ms() + PATIENCE_MS; !settled && td_mono_ms() < end;) {
+        uv_run(&b->loop, UV_RUN_ONCE);
+        settled = td_kafka_in_committed(m.in);
+    }
+    assert_int_equal(td_kafka_out_new(&b->loop, &b->settings, NULL, &out, NULL), TD_OK);
+    ask(b, out, &answer);
+    assert_int_equal(answer.offsets[0], 7);
+    td_kafka_out_free(out, 1000);
+    leave(&m);
+}
+
+static void alive_advances_by_itself_and_stands_still_without_the_broker(void **state)
+{
+    struct bench *b = *state;
+    struct member m;
+    uint64_t before, down;
+
+    make_topic(b, TD_T_OUTBOUND, LANES);
+    join(&m, b, 1);
+    turn_until(b, &m.has_lanes);
+    before = td_kafka_in_alive_ms(m.in);
+    turn_for(b, 4000); /* nothing is committed: the heartbeat interval is 1.5 s */
+    assert_true(td_kafka_in_alive_ms(m.in) >= before + 2000);
+    rd_kafka_mock_broker_set_down(b->cluster, 1);
+    down = td_mono_ms();
+    turn_for(b, 3000);
+    assert_true(td_kafka_in_alive_ms(m.in) <= down);
+    rd_kafka_mock_broker_set_up(b->cluster, 1);
+    turn_for(b, 5000);
+    assert_true(td_kafka_in_alive_ms(m.in) > down);
+    leave(&m);
+}
+
+static void revoke_may_take_its_time(void **state)
+{
+    struct bench *b = *state;
+    struct member m;
+    uint64_t begun;
+
+    make_topic(b, TD_T_OUTBOUND, LANES);
+    fill(b, 0, 40);
+    join(&m, b, 40);
+    m.manual_done = true;
+    turn_until(b, &m.complete);
+    td_kafka_in_stop(m.in, on_closed, &m);
+    turn_until(b, &m.revoking);
+    begun = td_mono_ms();
+    turn_for(b, 1000);
+    assert_false(m.closed);
+    td_kafka_in_revoke_done(m.in);
+    turn_until(b, &m.closed);
+    assert_true(td_mono_ms() - begun < 8000);
+    td_kafka_in_free(m.in);
+}
+
+static void free_without_stop_leaves_nothing_behind(void **state)
+{
+    struct bench *b = *state;
+    struct member m;
+
+    make_topic(b, TD_T_OUTBOUND, LANES);
+    fill(b, 0, 40);
+    join(&m, b, 40);
+    turn_until(b, &m.complete);
+    td_kafka_in_free(m.in);
+}
+
+#define ON_BENCH(name) cmocka_unit_test_setup_teardown(name, bench_up, bench_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        ON_BENCH(every_record_is_reported_once),
+        ON_BENCH(free_answers_what_nobody_took),
+        ON_BENCH(too_large_a_record_is_refused_at_once),
+        ON_BENCH(a_property_that_a_promise_rests_on_is_refused),
+        ON_BENCH(records_come_in_order_and_a_restart_goes_on_where_it_was),
+        ON_BENCH(held_and_paused_lanes_are_silent_until_wanted),
+        ON_BENCH(commits_are_seen_by_others_and_never_fall),
+        ON_BENCH(a_commit_that_failed_goes_again),
+        ON_BENCH(alive_advances_by_itself_and_stands_still_without_the_broker),
+        ON_BENCH(revoke_may_take_its_time),
+        ON_BENCH(free_without_stop_leaves_nothing_behind),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
