@@ -117,12 +117,13 @@ static struct campaign *ring_pop(struct ring *ring)
 void campaigns_ready(struct campaigns *campaigns, struct mail *mail, bool front)
 {
     struct campaign *c = mail->campaign;
+    struct mail_list *list = mail->begun ? &c->go : &c->ready;
 
-    mail->state = MAIL_READY;
+    mail->state = mail->begun ? MAIL_GO : MAIL_READY;
     if (front)
-        mail_push_front(&c->ready, mail);
+        mail_push_front(list, mail);
     else
-        mail_push(&c->ready, mail);
+        mail_push(list, mail);
     if (!c->in_ring)
         ring_push(c->express ? &campaigns->express : &campaigns->bulk, c);
 }
@@ -135,7 +136,7 @@ struct campaign *campaigns_turn(struct campaigns *campaigns, bool express)
     while (ring->first) {
         struct campaign *c = ring_pop(ring);
 
-        if (c->ready.count == 0)
+        if (c->ready.count == 0 && c->go.count == 0)
             continue;
         ring_push(ring, c);
         return c;

@@ -21,7 +21,8 @@ struct campaign {
     bool paused, cancelled;
     struct bits busy;          /* a mail of this number is in this process */
     struct bits done;          /* this process ended it: repeats are known even while Redis is away */
-    struct mail_list ready;    /* bulk and express alike: a campaign has one class */
+    struct mail_list ready;    /* not begun */
+    struct mail_list go;       /* begun: offered first */
     struct mail_list begin;    /* to be asked of the ledger together */
     struct td_gcra cap;        /* the campaign's own rate */
     bool express;
@@ -35,7 +36,7 @@ struct campaigns *campaigns_new(void);
 void campaigns_free(struct campaigns *campaigns);
 struct campaign *campaigns_get(struct campaigns *campaigns, const char *id); /* made when new; NULL: out of memory */
 
-/** Queue a mail; its campaign joins the ring of those with something ready. front: it goes before the others. */
+/** Queue a mail, as READY or, when it has begun, as GO; its campaign joins the ring of those with something ready. front: it goes before the others. */
 void campaigns_ready(struct campaigns *campaigns, struct mail *mail, bool front);
 /**
  * Two rings, express and bulk: the next campaign of one, NULL when it is empty. The caller takes a mail from its list or

@@ -14,6 +14,7 @@
 #define RESULT(name) TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_##name
 
 enum {
+    RESERVE_MIN = 8, RESERVE_MAX = 256, /* mails begun and not yet with a relay: half as many as connections */
     PUMP_BURST = 256,           /* mails started before the loop looks at other things */
     LOOK_AGAIN_MS = 200,        /* for a mail that only one relay may have, which is unfit now */
     AVOID_RELAY_MS = 1000,      /* a relay that was busy gets this mail again after that, if no other took it */
@@ -161,7 +162,7 @@ void flow_record(struct dispatch *d, struct lane *lane, const struct td_record *
             td_kafka_in_pause(d->in, lane->id);
         }
     } else if (lane->owned) {
-        flow_begin(d, mail);
+        flow_prepare(d, mail);
     }
 }
 
@@ -170,7 +171,7 @@ void flow_lane_owned(struct dispatch *d, struct lane *lane)
     td_log(TD_DEBUG, "lane.owned", "lane=%s", lane->name);
     for (struct mail *mail = lane->mails; mail; mail = mail->lane_next)
         if (mail->state == MAIL_LANE)
-            flow_begin(d, mail);
+            flow_prepare(d, mail);
 }
 
 /* ---- the ledger: may it go? ---- */
@@ -181,37 +182,41 @@ static bool is_fresh(const struct mail *mail)
     return mail->lane && mail->lane->owned && mail->timestamp_ms > mail->lane->owned_at_ms + 2000;
 }
 
-void flow_begin(struct dispatch *d, struct mail *mail)
+static void begin(struct dispatch *d, struct mail *mail)
 {
     struct campaign *c = mail->campaign;
 
     mail->state = MAIL_BEGIN;
+    d->reserve++;
     mail_push(&c->begin, mail);
     if (!c->in_begin) {
         c->in_begin = true;
         c->begin_next = d->begins;
         d->begins = c;
     }
-    flow_pump_soon(d);
 }
 
+/* One question to the ledger. When its answer is lost it is asked again with the same token: a new question would meet the
+ * `tried` bits that this one may have set. */
 struct begin_call {
+    struct begin_call *next;
     struct dispatch *d;
+    const struct campaign *campaign;
+    char token[64];
     size_t count;
-    struct mail *mail[TD_LEDGER_BATCH];
+    struct mail *mail[TD_LEDGER_BATCH]; /* NULL: went without the ledger */
     uint32_t index[TD_LEDGER_BATCH];
 };
-
-static void on_blob(void *user, const struct static_blob *blob, const struct td_err *err);
 
 static void go(struct dispatch *d, struct mail *mail)
 {
     mail->begun = true;
-    mail->state = MAIL_STATICS;
-    statics_get(d->statics, mail->msg->static_sha256.data, mail->msg->static_bytes, on_blob, mail);
+    d->reserve++;
+    campaigns_ready(d->campaigns, mail, false);
 }
 
-static void begin_without_ledger(struct dispatch *d, struct mail *mail)
+/* @return false when it waits for Redis */
+static bool begin_without_ledger(struct dispatch *d, struct mail *mail)
 {
     if (mail->dropped) {
         flow_drop(d, mail);
@@ -223,17 +228,15 @@ static void begin_without_ledger(struct dispatch *d, struct mail *mail)
         go(d, mail);
     } else {
         mail->state = MAIL_LEDGER;
-        mail_push(&d->unledgered, mail);
+        return false;
     }
+    return true;
 }
 
 static void begun(struct dispatch *d, struct mail *mail, const struct td_begun *b)
 {
     enum td_verdict verdict = b->verdict;
 
-    /* Our own earlier call set the bit and its answer was lost. */
-    if (verdict == TD_TRIED && mail->asked && is_fresh(mail))
-        verdict = TD_GO;
     if (mail->dropped) {
         mail->begun = verdict == TD_GO;
         flow_drop(d, mail);
@@ -260,42 +263,63 @@ static void begun(struct dispatch *d, struct mail *mail, const struct td_begun *
     }
 }
 
+static void ask(struct begin_call *call);
+
 static void on_begun(void *user, const struct td_begun *b, size_t count, const struct td_err *err)
 {
     struct begin_call *call = user;
+    struct dispatch *d = call->d;
+    size_t waiting = 0;
 
     for (size_t i = 0; i < call->count; i++) {
         struct mail *mail = call->mail[i];
 
+        if (!mail)
+            continue;
+        if (mail->state == MAIL_BEGIN)
+            d->reserve--;
         if (err || i >= count) {
-            mail->asked = true;
-            begin_without_ledger(call->d, mail);
+            if (begin_without_ledger(d, mail))
+                call->mail[i] = NULL;
+            else
+                waiting++;
         } else {
-            begun(call->d, mail, &b[i]);
+            begun(d, mail, &b[i]);
         }
     }
-    flow_pump_soon(call->d);
-    free(call);
+    flow_pump_soon(d);
+    if (waiting) {
+        call->next = d->unanswered;
+        d->unanswered = call;
+    } else {
+        free(call);
+    }
+}
+
+static void ask(struct begin_call *call)
+{
+    struct td_err away = {.code = TD_EIO};
+
+    if (td_ledger_begin_as(call->d->redis, call->campaign->id, call->token, call->index, call->count, on_begun, call) < 0)
+        on_begun(call, NULL, 0, &away);
 }
 
 static void begin_batch(struct dispatch *d, struct campaign *c)
 {
     struct begin_call *call = malloc(sizeof(*call));
-    struct td_err away = {.code = TD_EIO};
 
     if (!call) {
         td_app_fail(d->app, &(struct td_err){TD_ENOMEM, "ledger call"});
         return;
     }
     call->d = d;
+    call->campaign = c;
+    snprintf(call->token, sizeof(call->token), "%s:%llu", d->run, (unsigned long long)++d->begin_count);
     for (call->count = 0; call->count < TD_LEDGER_BATCH && c->begin.first; call->count++) {
-        struct mail *mail = mail_pop(&c->begin);
-
-        call->mail[call->count] = mail;
-        call->index[call->count] = mail->msg->index;
+        call->mail[call->count] = mail_pop(&c->begin);
+        call->index[call->count] = call->mail[call->count]->msg->index;
     }
-    if (td_ledger_begin(d->redis, c->id, call->index, call->count, on_begun, call) < 0)
-        on_begun(call, NULL, 0, &away);
+    ask(call);
 }
 
 static void flush_begins(struct dispatch *d)
@@ -312,15 +336,24 @@ static void flush_begins(struct dispatch *d)
 
 void flow_ledger_back(struct dispatch *d)
 {
-    struct mail_list list = d->unledgered;
-    struct mail *mail;
+    struct begin_call *call = d->unanswered, *next;
 
-    d->unledgered = (struct mail_list){NULL, NULL, 0};
-    while ((mail = mail_pop(&list)))
-        flow_begin(d, mail);
+    d->unanswered = NULL;
+    for (; call; call = next) {
+        next = call->next;
+        ask(call);
+    }
 }
 
-/* ---- static pieces ---- */
+/* ---- static pieces: what it needs before it asks the ledger ---- */
+
+static void on_blob(void *user, const struct static_blob *blob, const struct td_err *err);
+
+void flow_prepare(struct dispatch *d, struct mail *mail)
+{
+    mail->state = MAIL_STATICS;
+    statics_get(d->statics, mail->msg->static_sha256.data, mail->msg->static_bytes, on_blob, mail);
+}
 
 static void on_blob(void *user, const struct static_blob *blob, const struct td_err *err)
 {
@@ -351,6 +384,18 @@ void flow_pump_soon(struct dispatch *d)
         uv_timer_start(d->pump, d->on_pump, 0, 0);
 }
 
+static bool is_late(const struct mail *mail, int64_t wall_ms)
+{
+    return mail->msg->deadline_unix_ms > 0 && wall_ms > mail->msg->deadline_unix_ms;
+}
+
+/* Back to those that have begun, before the others. */
+static void back(struct dispatch *d, struct mail *mail)
+{
+    d->reserve++;
+    campaigns_ready(d->campaigns, mail, true);
+}
+
 static void start(struct dispatch *d, struct mail *mail, size_t relay)
 {
     mail->state = MAIL_SENDING;
@@ -358,50 +403,65 @@ static void start(struct dispatch *d, struct mail *mail, size_t relay)
     td_metric_add(d->m.attempts, 1);
     if (relays_send(d->relays, mail, relay) < 0) {
         mail->attempts--;
-        campaigns_ready(d->campaigns, mail, true);
+        back(d, mail);
     }
 }
 
-/* @return true when the head of the campaign's queue moved on */
+/* @return true when a mail that has begun moved on */
 static bool offer(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64_t wall_ms)
 {
-    struct mail *mail = c->ready.first;
+    struct mail *mail = c->go.first;
     enum route_answer answer;
     size_t relay = 0;
 
     if (c->cancelled) {
-        flow_end(d, mail_pop(&c->ready), RESULT(CANCELLED), "", NULL, "campaign.cancelled");
+        mail_pop(&c->go);
+        d->reserve--;
+        flow_end(d, mail, RESULT(CANCELLED), "", NULL, "campaign.cancelled");
         return true;
     }
-    if (mail->msg->deadline_unix_ms > 0 && wall_ms > mail->msg->deadline_unix_ms) {
-        mail_pop(&c->ready);
-        flow_end(d, mail, mail->pinned >= 0 ? RESULT(UNCONFIRMED) : RESULT(EXPIRED),
-                 mail->pinned >= 0 ? relays_name(d->relays, mail->relay) : "", &mail->reply, "deadline");
+    if (is_late(mail, wall_ms)) {
+        bool doubt = mail->pinned >= 0; /* a resend that never got its turn: the first copy may have arrived */
+
+        mail_pop(&c->go);
+        d->reserve--;
+        flow_end(d, mail, doubt ? RESULT(UNCONFIRMED) : RESULT(EXPIRED), doubt ? relays_name(d->relays, mail->relay) : "",
+                 &mail->reply, "deadline");
         return true;
     }
     if (c->paused || !lane_may_start(d->lanes, mail->lane, now_ms))
         return false;
     answer = relays_choose(d->relays, mail, &relay);
-    switch (answer) {
-    case ROUTE_SEND:
-        mail_pop(&c->ready);
-        start(d, mail, relay);
-        return true;
-    case ROUTE_NEVER:
-        mail_pop(&c->ready);
-        flow_end(d, mail, RESULT(INVALID), "", NULL, "route.no_relay_allowed");
-        return true;
-    case ROUTE_HOLD:
-        /* A mail that only one relay may have must not stand in the way of the others. */
-        if (mail->pinned < 0 && !mail->avoid)
-            return false;
-        mail_pop(&c->ready);
-        flow_delay(d, mail, wall_ms + LOOK_AGAIN_MS);
-        return true;
-    case ROUTE_WAIT:
+    if (answer == ROUTE_WAIT)
         return false;
-    }
-    return false;
+    /* A mail that only one relay may have, which is unfit now, must not stand in the way of the others. */
+    if (answer == ROUTE_HOLD && mail->pinned < 0 && !mail->avoid)
+        return false;
+    mail_pop(&c->go);
+    d->reserve--;
+    if (answer == ROUTE_SEND)
+        start(d, mail, relay);
+    else if (answer == ROUTE_HOLD)
+        flow_delay(d, mail, wall_ms + LOOK_AGAIN_MS);
+    else
+        flow_end(d, mail, RESULT(INVALID), "", NULL, "route.no_relay_allowed");
+    return true;
+}
+
+/* @return true when a mail was taken to the ledger */
+static bool admit(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64_t wall_ms)
+{
+    struct mail *mail = c->ready.first;
+    size_t reserve = relays_connections(d->relays) / 2;
+
+    reserve = reserve < RESERVE_MIN ? RESERVE_MIN : reserve > RESERVE_MAX ? RESERVE_MAX : reserve;
+    if (d->reserve >= reserve || !lane_may_start(d->lanes, mail->lane, now_ms))
+        return false;
+    /* What ends without a relay goes on at once; all else only when a relay would have it. */
+    if (!c->cancelled && !is_late(mail, wall_ms) && (c->paused || relays_look(d->relays, mail) == ROUTE_HOLD))
+        return false;
+    begin(d, mail_pop(&c->ready));
+    return true;
 }
 
 void flow_pump(struct dispatch *d)
@@ -411,7 +471,6 @@ void flow_pump(struct dispatch *d)
     unsigned burst = PUMP_BURST;
     size_t waiting = 0;
 
-    flush_begins(d);
     /* A process that slept through its session is a zombie: its lanes may be someone else's. */
     if (now_ms - td_kafka_in_alive_ms(d->in) > (uint64_t)d->settings->kafka_session_timeout_ms * 3 / 4)
         return;
@@ -423,15 +482,16 @@ void flow_pump(struct dispatch *d)
 
             if (!c)
                 break;
-            if (offer(d, c, now_ms, wall_ms)) {
+            if ((c->go.first && offer(d, c, now_ms, wall_ms)) || (c->ready.first && admit(d, c, now_ms, wall_ms))) {
                 idle = 0;
                 burst--;
             } else {
                 idle++;
-                waiting += c->ready.count;
+                waiting += c->ready.count + c->go.count;
             }
         }
     }
+    flush_begins(d);
     relays_want(d->relays, waiting);
     if (!burst)
         flow_pump_soon(d);
@@ -450,7 +510,7 @@ static void again(struct dispatch *d, struct mail *mail)
     if (mail->dropped)
         flow_drop(d, mail);
     else
-        campaigns_ready(d->campaigns, mail, true);
+        back(d, mail);
 }
 
 static void replied(struct dispatch *d, struct mail *mail, const struct attempt_result *result)

@@ -12,6 +12,8 @@
 #include "tandem/kafka.h"
 #include "tandem/redis.h"
 
+struct begin_call;
+
 struct dispatch {
     struct td_app *app;
     const struct td_settings *settings;
@@ -27,10 +29,13 @@ struct dispatch {
 
     uv_timer_t *tick, *pump;
     uv_timer_cb on_pump;
+    size_t reserve;              /* mails in BEGIN or GO */
     size_t in_memory;            /* mails, bounded by dispatch.window */
     bool held;                   /* Kafka delivery is held because the window is full */
     struct mail_list delayed;    /* not_before is to come */
-    struct mail_list unledgered; /* begin waits for Redis */
+    struct begin_call *unanswered; /* questions to the ledger that wait for Redis */
+    char run[40];                /* unique to this run of this process */
+    uint64_t begin_count;
     struct campaign *begins;     /* campaigns with mails to ask the ledger for */
     bool draining, lost;         /* lanes are being given back */
     uint64_t drain_until_ms, commit_at_ms;

@@ -4,7 +4,7 @@
 
 #include "flow.h"
 
-void flow_begin(struct dispatch *d, struct mail *mail);
+void flow_prepare(struct dispatch *d, struct mail *mail);
 void flow_delay(struct dispatch *d, struct mail *mail, int64_t due_wall_ms);
 void flow_retry(struct dispatch *d, struct mail *mail, const char *reason);
 void flow_end(struct dispatch *d, struct mail *mail, Tandem__Mail__V1__RecipientResult result, const char *relay,

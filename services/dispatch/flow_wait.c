@@ -133,18 +133,20 @@ static void lane_let_go(struct dispatch *d, struct lane *lane)
             mail_unlink(&d->delayed, mail);
             flow_drop(d, mail);
             break;
-        case MAIL_LEDGER:
-            mail_unlink(&d->unledgered, mail);
-            flow_drop(d, mail);
-            break;
         case MAIL_READY:
             mail_unlink(&mail->campaign->ready, mail);
+            flow_drop(d, mail);
+            break;
+        case MAIL_GO:
+            mail_unlink(&mail->campaign->go, mail);
+            d->reserve--;
             flow_drop(d, mail);
             break;
         case MAIL_LANE:
             flow_drop(d, mail);
             break;
         case MAIL_BEGIN:
+        case MAIL_LEDGER:
         case MAIL_STATICS:
         case MAIL_SENDING:
         case MAIL_RETRYING:
@@ -225,11 +227,12 @@ static void delayed_due(struct dispatch *d, int64_t wall_ms)
             mail->retrying = false;
             flow_retry(d, mail, mail->reason);
         } else if (mail->begun) {
+            d->reserve++;
             campaigns_ready(d->campaigns, mail, false);
         } else {
             mail->twin = false;
             bits_set(&mail->campaign->busy, mail->msg->index, true);
-            flow_begin(d, mail);
+            flow_prepare(d, mail);
         }
     }
 }
@@ -273,7 +276,7 @@ void flow_tick(struct dispatch *d)
         d->commit_at_ms = now_ms + COMMIT_MS;
         lanes_commit(d);
     }
-    if (td_redis_up(d->redis) && d->unledgered.count)
+    if (td_redis_up(d->redis) && d->unanswered)
         flow_ledger_back(d);
     flow_drained_check(d);
     flow_pump_soon(d);

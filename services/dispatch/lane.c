@@ -1,12 +1,10 @@
 #include "lane.h"
 
-#include <openssl/rand.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "tandem/clock.h"
-#include "tandem/id.h"
 #include "tandem/ledger.h"
 #include "tandem/log.h"
 
@@ -17,7 +15,7 @@ struct lane_set {
     void (*lost)(void *user, struct lane *lane);
     void *user;
     struct lane *lanes;
-    char owner[64 + 17]; /* instance and a random part: a restarted process is someone else */
+    char owner[64 + 41]; /* instance and run: a restarted process is someone else */
 };
 
 /* A call may outlive its lane: it finds it again by name. */
@@ -27,23 +25,15 @@ struct ask {
     uint64_t asked_at_ms;
 };
 
-int lane_set_new(struct td_redis *redis, const struct td_settings *settings,
+int lane_set_new(struct td_redis *redis, const struct td_settings *settings, const char *run,
                  void (*owned)(void *user, struct lane *lane), void (*lost)(void *user, struct lane *lane), void *user,
                  struct lane_set **ret, struct td_err *reterr)
 {
     struct lane_set *set = calloc(1, sizeof(*set));
-    unsigned char random[8];
-    char hex[2 * sizeof(random) + 1];
-
 
     if (!set)
         return td_fail(reterr, TD_ENOMEM, "lanes");
-    if (RAND_bytes(random, sizeof(random)) != 1) {
-        free(set);
-        return td_fail(reterr, TD_EFATAL, "no random numbers from the system");
-    }
-    td_hex(hex, random, sizeof(random));
-    snprintf(set->owner, sizeof(set->owner), "%.63s-%s", settings->instance, hex);
+    snprintf(set->owner, sizeof(set->owner), "%.63s-%s", settings->instance, run);
     set->redis = redis;
     set->settings = settings;
     set->owned = owned;
@@ -87,7 +77,7 @@ struct lane *lane_add(struct lane_set *set, struct td_lane id)
     lane->id = id;
     lane->committed = -1;
     lane->asked_at_ms = td_mono_ms();
-    snprintf(lane->name, sizeof(lane->name), "%s/%d", td_topics[id.topic].name, (int)id.partition);
+    snprintf(lane->name, sizeof(lane->name), "%s-%d", td_topics[id.topic].name, (int)id.partition);
     lane->next = set->lanes;
     set->lanes = lane;
     return lane;

@@ -20,7 +20,7 @@ struct mail;
 
 struct lane {
     struct td_lane id;
-    char name[48]; /* "mail.outbound/3", the lease's name */
+    char name[48]; /* "mail.outbound-3", the lease's name */
     struct watermark *wm;
     bool owned;            /* mails may start */
     bool fenced;           /* someone else has the lease now: start nothing, commit nothing */
@@ -36,8 +36,8 @@ struct lane {
 
 struct lane_set;
 
-/** owned: called when a lane's mails may start; lost: its lease is someone else's. */
-int lane_set_new(struct td_redis *redis, const struct td_settings *settings,
+/** run: unique to this run of this process. owned: called when a lane's mails may start; lost: its lease is someone else's. */
+int lane_set_new(struct td_redis *redis, const struct td_settings *settings, const char *run,
                  void (*owned)(void *user, struct lane *lane), void (*lost)(void *user, struct lane *lane), void *user,
                  struct lane_set **ret, struct td_err *reterr);
 void lane_set_free(struct lane_set *set);

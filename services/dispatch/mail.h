@@ -1,10 +1,14 @@
 /* mail.h - one mail on its way through dispatch: the record, its place in the lists, what it waits for. Loop thread only.
  *
- *  LANE    the lane's lease is not ours yet          READY    in its campaign's queue, waits for a relay
+ *  LANE    the lane's lease is not ours yet          GO       begun, waits for a relay's connection and slot
  *  DELAYED its not_before is to come                 SENDING  a pool has it
- *  LEDGER  `begin` waits for Redis to come back      ENDING   outcome: ledger, then mail.outcomes
- *  BEGIN   the ledger was asked                      RETRYING to a retry topic
- *  STATICS its campaign's static pieces are read
+ *  STATICS its campaign's static pieces are read     ENDING   outcome: ledger, then mail.outcomes
+ *  READY   in its campaign's queue                   RETRYING to a retry topic
+ *  BEGIN   the ledger was asked
+ *  LEDGER  `begin` waits for Redis to come back
+ *
+ * Only a few mails more than there are connections are past BEGIN at any time (flow.c: reserve): after a crash each of
+ * those is one that nobody knows about.
  */
 #ifndef MAIL_H
 #define MAIL_H
@@ -23,7 +27,18 @@
 #include "tandem/internal/v1/outbound.pb-c.h"
 #include "tandem/mail/v1/outcome.pb-c.h"
 
-enum mail_state { MAIL_LANE, MAIL_DELAYED, MAIL_LEDGER, MAIL_BEGIN, MAIL_STATICS, MAIL_READY, MAIL_SENDING, MAIL_ENDING, MAIL_RETRYING };
+enum mail_state {
+    MAIL_LANE,
+    MAIL_DELAYED,
+    MAIL_STATICS,
+    MAIL_READY,
+    MAIL_BEGIN,
+    MAIL_LEDGER,
+    MAIL_GO,
+    MAIL_SENDING,
+    MAIL_ENDING,
+    MAIL_RETRYING
+};
 
 struct campaign;
 struct dispatch;
@@ -38,7 +53,6 @@ struct mail {
     enum mail_state state;
     bool dropped;    /* its lane went away while a call is under way: let go when that returns */
     bool begun;      /* `tried` is set for it (or would be, were Redis not away) */
-    bool asked;      /* a begin call got no answer: it may have been carried out */
     bool retrying;   /* DELAYED because Redis is away: next comes the retry topic */
     bool twin;       /* DELAYED until the other copy of the same mail in this process has ended */
     bool orphan;     /* its lane went away while a relay had it: no offset any more, but an outcome */

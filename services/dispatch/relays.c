@@ -256,7 +256,7 @@ static struct route_relay look(struct relays *relays, const struct mail *mail, s
     return fit;
 }
 
-enum route_answer relays_choose(struct relays *relays, const struct mail *mail, size_t *ret_relay)
+static enum route_answer choose(struct relays *relays, const struct mail *mail, size_t *ret_relay, bool *ret_grant)
 {
     struct route_relay fit[TD_RELAYS_MAX];
     size_t index[TD_RELAYS_MAX], n = mail->msg->n_route, chosen = 0;
@@ -268,14 +268,43 @@ enum route_answer relays_choose(struct relays *relays, const struct mail *mail, 
         fit[k] = look(relays, mail, index[k], now_ms);
     }
     answer = route_choose(fit, n, mail->dice, &chosen);
+    if (answer == ROUTE_SEND) {
+        *ret_relay = index[chosen];
+        *ret_grant = fit[chosen].grant;
+    }
+    return answer;
+}
+
+enum route_answer relays_look(struct relays *relays, const struct mail *mail)
+{
+    size_t relay;
+    bool grant;
+
+    return choose(relays, mail, &relay, &grant);
+}
+
+enum route_answer relays_choose(struct relays *relays, const struct mail *mail, size_t *ret_relay)
+{
+    enum route_answer answer;
+    bool grant = false;
+
+    answer = choose(relays, mail, ret_relay, &grant);
     if (answer != ROUTE_SEND)
         return answer;
-    if (fit[chosen].grant && !health_take_grant(relays->health, index[chosen]))
+    if (pace_take(relays->pace, *ret_relay) > 0)
         return ROUTE_WAIT;
-    if (pace_take(relays->pace, index[chosen]) > 0)
-        return ROUTE_WAIT; /* a grant taken for nothing comes back with the next report */
-    *ret_relay = index[chosen];
+    if (grant && !health_take_grant(relays->health, *ret_relay))
+        return ROUTE_WAIT;
     return ROUTE_SEND;
+}
+
+size_t relays_connections(const struct relays *relays)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < relays->count; i++)
+        n += pool_connections(relays->relay[i].pool);
+    return n;
 }
 
 int relays_send(struct relays *relays, struct mail *mail, size_t relay)

@@ -27,6 +27,10 @@ void relays_free(struct relays *relays);
 enum route_answer relays_choose(struct relays *relays, const struct mail *mail, size_t *ret_relay);
 /** Is there a relay of its route that might take it and is not in mail->avoid? */
 bool relays_left(const struct relays *relays, const struct mail *mail);
+/** What relays_choose would say, without taking anything. */
+enum route_answer relays_look(struct relays *relays, const struct mail *mail);
+/** Connections that are up, to all relays together. */
+size_t relays_connections(const struct relays *relays);
 int relays_send(struct relays *relays, struct mail *mail, size_t relay);
 const char *relays_name(const struct relays *relays, size_t relay);
 /** Tell health what a reply said of the relay. */

@@ -6,6 +6,7 @@
  * flow.c moves one mail through these steps; this file joins it to Kafka, Redis, the clock and the signals. */
 #include "flow.h"
 
+#include <openssl/rand.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -249,7 +250,7 @@ static int dispatch_open(struct dispatch *d, struct td_err *reterr)
     if (rc == TD_OK)
         rc = outcomes_new(loop, d->redis, d->out, &out_ops, d, &d->outcomes, reterr);
     if (rc == TD_OK)
-        rc = lane_set_new(d->redis, s, on_lane_owned, on_lane_lost, d, &d->lanes, reterr);
+        rc = lane_set_new(d->redis, s, d->run, on_lane_owned, on_lane_lost, d, &d->lanes, reterr);
     if (rc == TD_OK)
         rc = relays_new(loop, s, d->redis, d->app->metrics, &relay_ops, d, &d->relays, reterr);
     if (rc == TD_OK)
@@ -267,6 +268,7 @@ static int dispatch_open(struct dispatch *d, struct td_err *reterr)
 static int dispatch_start(struct td_app *app, void **ret_state, struct td_err *reterr)
 {
     const struct td_settings *s = app->settings;
+    unsigned char random[12];
     struct dispatch *d;
     int rc;
 
@@ -279,6 +281,11 @@ static int dispatch_start(struct td_app *app, void **ret_state, struct td_err *r
         return td_fail(reterr, TD_ENOMEM, "dispatch");
     d->app = app;
     d->settings = s;
+    if (RAND_bytes(random, sizeof(random)) != 1) {
+        free(d);
+        return td_fail(reterr, TD_EFATAL, "no random numbers from the system");
+    }
+    td_hex(d->run, random, sizeof(random));
     d->campaigns = campaigns_new();
     if (!d->campaigns || timer_make(d, &d->tick) < 0 || timer_make(d, &d->pump) < 0)
         rc = td_fail(reterr, TD_ENOMEM, "dispatch");
