@@ -85,7 +85,8 @@ static void rate_is_reached_but_never_passed(void **unused)
 
         while (now < 61000000) {
             uint64_t first = 0;
-            uint32_t got = td_gcra_take(&gcra, rates[r], 1 + (uint32_t)td_rng_below(&rng, 20), 200000, now, &first);
+            uint32_t got =
+                td_gcra_take(&gcra, rates[r], 1 + (uint32_t)td_rng_below(&rng, 20), 200000, now, &first);
 
             if (got > 0) {
                 assert_true(first >= now);

@@ -13,11 +13,12 @@
 
 static void value_may_be_any_text_without_controls(void **unused)
 {
-    static const char *const good[] = {"", "plain", "V\xc3\xa5rnyheter \xe2\x82\xac", "\xf0\x9f\x8e\x89 = ?", "a\xc2\xa0z"};
-    static const char *const bad[] = {"a\rb",         "a\nBcc: b@x.se", "a\tb",         "\x1b[0m",         "a\x7f",
-                                      "a\xc2\x85z",   "\xc2\x9b",       "\xe2\x80\xae", "\xe2\x81\xa6",    "\xe2\x80\xaa",
-                                      "\xe2\x81\xa9", "\xc3",           "\xff",         "\xc0\x8a",        "\xed\xa0\x80",
-                                      "\xf4\x90\x80\x80"};
+    static const char *const good[] = {"", "plain", "V\xc3\xa5rnyheter \xe2\x82\xac", "\xf0\x9f\x8e\x89 = ?",
+                                       "a\xc2\xa0z"};
+    static const char *const bad[] = {"a\rb",         "a\nBcc: b@x.se", "a\tb",         "\x1b[0m",
+                                      "a\x7f",        "a\xc2\x85z",     "\xc2\x9b",     "\xe2\x80\xae",
+                                      "\xe2\x81\xa6", "\xe2\x80\xaa",   "\xe2\x81\xa9", "\xc3",
+                                      "\xff",         "\xc0\x8a",       "\xed\xa0\x80", "\xf4\x90\x80\x80"};
 
     (void)unused;
     for (size_t i = 0; i < COUNT(good); i++)
@@ -31,9 +32,10 @@ static void value_may_be_any_text_without_controls(void **unused)
 static void campaign_sets_only_fields_of_its_own(void **unused)
 {
     static const char *const good[] = {"X-Campaign", "x-a", "Organization", "KEYWORDS", "Comments", "X-SESAME"};
-    static const char *const bad[] = {"",          "X-",           "X",       "Subject",  "From",     "Bcc",
-                                      "X-SES-Tag", "x-ses-tag",    "X-TANDEM-Id", "X-a:",   "X-a b",    "X-a\r\nBcc",
-                                      "X-\xc3\xa5", "X-a_b",       "Organization2", "X-" X100};
+    static const char *const bad[] = {"",       "X-",         "X",          "Subject",     "From",
+                                      "Bcc",    "X-SES-Tag",  "x-ses-tag",  "X-TANDEM-Id", "X-a:",
+                                      "X-a b",  "X-a\r\nBcc", "X-\xc3\xa5", "X-a_b",       "Organization2",
+                                      "X-" X100};
 
     (void)unused;
     for (size_t i = 0; i < COUNT(good); i++)
@@ -61,8 +63,9 @@ static void text_is_plain_folded_or_encoded(void **unused)
     check_text("Subject", "=?utf-8?q?hi?=", "Subject: =?UTF-8?B?PT91dGYtOD9xP2hpPz0=?=\r\n");
     check_text("Subject", " x", "Subject: =?UTF-8?Q?_x?=\r\n");
     check_text("Subject", "x ", "Subject: =?UTF-8?Q?x_?=\r\n");
-    check_text("Subject", "one two three four five six seven eight nine ten  eleven twelve thirteen fourteen",
-               "Subject: one two three four five six seven eight nine ten  eleven twelve\r\n thirteen fourteen\r\n");
+    check_text(
+        "Subject", "one two three four five six seven eight nine ten  eleven twelve thirteen fourteen",
+        "Subject: one two three four five six seven eight nine ten  eleven twelve\r\n thirteen fourteen\r\n");
     check_text("X-Url", X100 "y z", "X-Url: " X100 "y\r\n z\r\n"); /* never cut inside a word */
     check_text("X-Url", "y " X100, "X-Url: y\r\n " X100 "\r\n");
 }
@@ -131,8 +134,26 @@ static void check_lines(const char *text, size_t max)
 
 static void random_text(struct td_rng *rng, struct td_buf *value, unsigned characters)
 {
-    static const char *const piece[] = {"a", "Z", "7", " ", " ", "=", "?", "_", "\"", "\\", ",", ".", "(", "@", "=?",
-                                        "\xc3\xa5", "\xc3\xb6", "\xe2\x82\xac", "\xe6\x96\xb0", "\xf0\x9f\x8e\x89"};
+    static const char *const piece[] = {"a",
+                                        "Z",
+                                        "7",
+                                        " ",
+                                        " ",
+                                        "=",
+                                        "?",
+                                        "_",
+                                        "\"",
+                                        "\\",
+                                        ",",
+                                        ".",
+                                        "(",
+                                        "@",
+                                        "=?",
+                                        "\xc3\xa5",
+                                        "\xc3\xb6",
+                                        "\xe2\x82\xac",
+                                        "\xe6\x96\xb0",
+                                        "\xf0\x9f\x8e\x89"};
     size_t kinds = td_rng_below(rng, 3) == 0 ? 14 : COUNT(piece); /* some plain ASCII */
 
     td_buf_clear(value);
@@ -208,8 +229,9 @@ static void phrase_is_atoms_quoted_or_encoded(void **unused)
     check_mailbox("J\xc3\xb6rg Mattsson", "a@x.se", "From: =?UTF-8?Q?J=C3=B6rg_Mattsson?= <a@x.se>\r\n");
     check_mailbox("=?utf-8?q?x?=", "a@x.se", "From: =?UTF-8?B?PT91dGYtOD9xP3g/PQ==?= <a@x.se>\r\n");
     check_mailbox(" x", "a@x.se", "From: =?UTF-8?Q?_x?= <a@x.se>\r\n");
-    check_mailbox("The Rather Long Name of a Very Proud Company", "newsletter@lists.example-company.org",
-                  "From: The Rather Long Name of a Very Proud Company\r\n <newsletter@lists.example-company.org>\r\n");
+    check_mailbox(
+        "The Rather Long Name of a Very Proud Company", "newsletter@lists.example-company.org",
+        "From: The Rather Long Name of a Very Proud Company\r\n <newsletter@lists.example-company.org>\r\n");
 }
 
 static void check_param(const char *before, const char *value, const char *want)

@@ -6,10 +6,25 @@
 
 static void campaign_ids_are_lower_case_words(void **unused)
 {
-    static const char *const good[] = {"a", "0", "2024-05-news", "a_b", "123e4567-e89b-12d3-a456-426614174000",
+    static const char *const good[] = {"a",
+                                       "0",
+                                       "2024-05-news",
+                                       "a_b",
+                                       "123e4567-e89b-12d3-a456-426614174000",
                                        "abcdefghijklmnopqrstuvwxyz0123456789"};
-    static const char *const bad[] = {"",     "-a",   "_a",   "A",    "a b", "a.b", "a/b", "a+b", "a\n", "\xc3\xa5",
-                                      "a\x7f", "a{b}", "abcdefghijklmnopqrstuvwxyz01234567890"};
+    static const char *const bad[] = {"",
+                                      "-a",
+                                      "_a",
+                                      "A",
+                                      "a b",
+                                      "a.b",
+                                      "a/b",
+                                      "a+b",
+                                      "a\n",
+                                      "\xc3\xa5",
+                                      "a\x7f",
+                                      "a{b}",
+                                      "abcdefghijklmnopqrstuvwxyz01234567890"};
 
     (void)unused;
     for (size_t i = 0; i < COUNT(good); i++)
@@ -40,9 +55,22 @@ static void mail_key_reads_back(void **unused)
 
 static void what_is_no_mail_key_is_refused_and_changes_nothing(void **unused)
 {
-    static const char *const bad[] = {"",      "a",     "/1",   "a/",    "a/01",         "a/1x",        "a/ 1",
-                                      "a/-1",  "a/+1",  "A/1",  "a/1/2", "a/4294967296", "a/42949672950",
-                                      "relay/x", "a//1", "abcdefghijklmnopqrstuvwxyz01234567890/1"};
+    static const char *const bad[] = {"",
+                                      "a",
+                                      "/1",
+                                      "a/",
+                                      "a/01",
+                                      "a/1x",
+                                      "a/ 1",
+                                      "a/-1",
+                                      "a/+1",
+                                      "A/1",
+                                      "a/1/2",
+                                      "a/4294967296",
+                                      "a/42949672950",
+                                      "relay/x",
+                                      "a//1",
+                                      "abcdefghijklmnopqrstuvwxyz01234567890/1"};
     char campaign[TD_CAMPAIGN_ID_MAX + 1] = "kept";
     uint32_t index = 5;
 

@@ -108,8 +108,10 @@ static void check_encoded_lines(const struct td_buf *out)
 
 static void random_text_cut_at_random_seams_decodes_to_the_same(void **unused)
 {
-    static const char *const piece[] = {"a",  "bc", " ",  "\t", "\n",       "\r",    "\r\n",    ".",      "F", "From ",
-                                        "=",  "  ", "\xc3\xa5", "\xff", "the quick brown fox jumps over ", "rom "};
+    static const char *const piece[] = {"a",   "bc",   " ",        "\t",   "\n",
+                                        "\r",  "\r\n", ".",        "F",    "From ",
+                                        "=",   "  ",   "\xc3\xa5", "\xff", "the quick brown fox jumps over ",
+                                        "rom "};
     struct td_buf text = TD_BUF_INIT(100000), want = TD_BUF_INIT(100000), out = TD_BUF_INIT(400000),
                   got = TD_BUF_INIT(100000);
     struct td_rng rng;
@@ -154,7 +156,8 @@ static void random_text_cut_at_random_seams_decodes_to_the_same(void **unused)
  * whatever comes next. */
 static void pieces_ended_at_seams_join_to_the_same_text(void **unused)
 {
-    static const char *const pieces[] = {"Hello ", "Anna", " \t", "\r\n", "", ".", "From", " ", "x", "\n", "\t", "\n."};
+    static const char *const pieces[] = {"Hello ", "Anna", " \t", "\r\n", "",   ".",
+                                         "From",   " ",    "x",   "\n",   "\t", "\n."};
     struct td_buf out = TD_BUF_INIT(1000), got = TD_BUF_INIT(1000);
     struct td_qp qp = {0, 0};
 
@@ -203,8 +206,13 @@ static void full_buffer_is_said(void **unused)
 
 static void base64_of_the_rfc(void **unused)
 {
-    static const char *const row[][2] = {{"", ""},         {"f", "Zg=="},         {"fo", "Zm8="},      {"foo", "Zm9v"},
-                                         {"foob", "Zm9vYg=="}, {"fooba", "Zm9vYmE="}, {"foobar", "Zm9vYmFy"}};
+    static const char *const row[][2] = {{"", ""},
+                                         {"f", "Zg=="},
+                                         {"fo", "Zm8="},
+                                         {"foo", "Zm9v"},
+                                         {"foob", "Zm9vYg=="},
+                                         {"fooba", "Zm9vYmE="},
+                                         {"foobar", "Zm9vYmFy"}};
 
     (void)unused;
     for (size_t i = 0; i < COUNT(row); i++) { /* RFC 4648 s.10 */
@@ -245,7 +253,7 @@ static void base64_lines_have_76_characters_and_crlf(void **unused)
 
 static void base64_decode_takes_one_form_only(void **unused)
 {
-    static const char *const bad[] = {"A",     "AA",   "AAA",  "A===",  "====",     "AA=A",     "=AAA",  "AAAA=",
+    static const char *const bad[] = {"A",        "AA",     "AAA",      "A===", "====", "AA=A", "=AAA", "AAAA=",
                                       "AA==AAAA", "Zm9v\n", "Zm9v\r\n", "Zm 9", "Zm-_", "AB==", "AAB=", "AAA\xc3"};
     uint8_t bytes[16];
 

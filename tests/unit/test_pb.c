@@ -94,12 +94,12 @@ static void schema_registry_frame_is_skipped(void **unused)
         size_t len;
         int rc;
     } frame[] = {
-        {"\0\0\0\0\7\0", 6, TD_OK},                                   /* [0] in short */
-        {"\0\0\0\0\7\2\0", 7, TD_OK},                                 /* [0] */
-        {"\0\xff\xff\xff\xff\6\2\4\xac\2", 10, TD_OK},                /* [1, 2, 150] */
-        {"\0\0\0\0\7", 5, TD_ESYNTAX},                                /* no index */
-        {"\0\0\0\0\7\1", 6, TD_ESYNTAX},                              /* -1 indexes */
-        {"\0\0\0\0\7\xfe\xff\xff\xff\x0f", 10, TD_ESYNTAX},           /* two milliard indexes */
+        {"\0\0\0\0\7\0", 6, TD_OK},                                     /* [0] in short */
+        {"\0\0\0\0\7\2\0", 7, TD_OK},                                   /* [0] */
+        {"\0\xff\xff\xff\xff\6\2\4\xac\2", 10, TD_OK},                  /* [1, 2, 150] */
+        {"\0\0\0\0\7", 5, TD_ESYNTAX},                                  /* no index */
+        {"\0\0\0\0\7\1", 6, TD_ESYNTAX},                                /* -1 indexes */
+        {"\0\0\0\0\7\xfe\xff\xff\xff\x0f", 10, TD_ESYNTAX},             /* two milliard indexes */
         {"\0\0\0\0\7\x80\x80\x80\x80\x80\x80\x80\x01", 13, TD_ESYNTAX}, /* a count that never ends */
     };
     size_t len;
@@ -152,22 +152,26 @@ static void malformed_bytes_are_refused(void **unused)
         const char *bytes;
         size_t len;
     } row[] = {
-        {"\x0a", 1},                                             /* a tag alone */
-        {"\x0a\x05" "ab", 4},                                    /* shorter than it says */
-        {"\x0a\xff\xff\xff\xff\x0f", 6},                         /* 4 GiB */
-        {"\x0a\xff\xff\xff\xff\xff\x7f", 7},                     /* a length that never ends */
-        {"\x08\x01", 2},                                         /* campaign_id as a number */
-        {"\x0d\1\2\3\4", 5},                                     /* campaign_id as 32 bits */
-        {"\x6a\x02\x08", 3},                                     /* seal cut off */
-        {"\x6a\x01\x08", 3},                                     /* seal with a tag alone */
-        {"\x6a\x03\x0a\x01" "a", 5},                             /* recipient_count as bytes */
+        {"\x0a", 1}, /* a tag alone */
+        {"\x0a\x05"
+         "ab",
+         4},                                 /* shorter than it says */
+        {"\x0a\xff\xff\xff\xff\x0f", 6},     /* 4 GiB */
+        {"\x0a\xff\xff\xff\xff\xff\x7f", 7}, /* a length that never ends */
+        {"\x08\x01", 2},                     /* campaign_id as a number */
+        {"\x0d\1\2\3\4", 5},                 /* campaign_id as 32 bits */
+        {"\x6a\x02\x08", 3},                 /* seal cut off */
+        {"\x6a\x01\x08", 3},                 /* seal with a tag alone */
+        {"\x6a\x03\x0a\x01"
+         "a",
+         5},                                                              /* recipient_count as bytes */
         {"\x6a\x0c\x08\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01", 14}, /* a number of 11 bytes */
-        {"\x0b\x0c", 2},                                         /* a group */
-        {"\x0f", 1},                                             /* wire type 7 */
-        {"\x02\x00", 2},                                         /* field 0 */
-        {"\xff\xff\xff\xff\x7f", 5},                             /* a field number over 29 bits */
-        {"\xaa\x06\x7f", 3},                                     /* unknown, and shorter than it says */
-        {"{\"campaign_id\":\"a\"}", 19},                         /* JSON */
+        {"\x0b\x0c", 2},                                                  /* a group */
+        {"\x0f", 1},                                                      /* wire type 7 */
+        {"\x02\x00", 2},                                                  /* field 0 */
+        {"\xff\xff\xff\xff\x7f", 5},                                      /* a field number over 29 bits */
+        {"\xaa\x06\x7f", 3},                                              /* unknown, and shorter than it says */
+        {"{\"campaign_id\":\"a\"}", 19},                                  /* JSON */
         {"<?xml version=\"1.0\"?>", 21},
     };
 
@@ -188,7 +192,10 @@ static void an_empty_value_is_an_empty_message(void **unused)
 static void unknown_fields_are_dropped_everywhere(void **unused)
 {
     /* campaign_id "a"; field 100 = 1; seal{recipient_count 3; field 100 "zz"} */
-    static const char bytes[] = "\x0a\x01" "a" "\xa0\x06\x01" "\x6a\x07\x08\x03\xa2\x06\x02zz";
+    static const char bytes[] = "\x0a\x01"
+                                "a"
+                                "\xa0\x06\x01"
+                                "\x6a\x07\x08\x03\xa2\x06\x02zz";
     struct td_arena *arena = td_arena_new(100000);
     Tandem__Mail__V1__Submission *submission;
     size_t len;
@@ -201,7 +208,11 @@ static void unknown_fields_are_dropped_everywhere(void **unused)
     assert_int_equal(submission->seal->recipient_count, 3);
     written = td_pb_write(&submission->base, &len);
     assert_int_equal(len, 7);
-    assert_memory_equal(written, "\x0a\x01" "a" "\x6a\x02\x08\x03", 7);
+    assert_memory_equal(written,
+                        "\x0a\x01"
+                        "a"
+                        "\x6a\x02\x08\x03",
+                        7);
     free(written);
     td_arena_free(arena);
 }
@@ -209,7 +220,9 @@ static void unknown_fields_are_dropped_everywhere(void **unused)
 static void last_case_of_a_oneof_wins_but_no_message_comes_twice(void **unused)
 {
     /* seal{7}, command{kind 1}, command{max_mails_per_s 9} */
-    static const char bytes[] = "\x6a\x02\x08\x07" "\x72\x02\x08\x01" "\x72\x02\x10\x09";
+    static const char bytes[] = "\x6a\x02\x08\x07"
+                                "\x72\x02\x08\x01"
+                                "\x72\x02\x10\x09";
     struct td_arena *arena = td_arena_new(100000);
     Tandem__Mail__V1__Submission *submission;
 
@@ -296,9 +309,10 @@ static void json_is_for_people_and_parsers(void **unused)
     assert_int_equal(read_into(arena, bytes, len, &submission, NULL), TD_OK);
     json = td_pb_to_json(&submission->base);
     assert_string_equal(
-        json, "{\"campaign_id\":\"spring\",\"submission_id\":\"\",\"tenant\":\"\",\"recipient_batch\":{\"first_index\":"
-              "500,\"recipients\":[{\"address\":\"a@example.se\",\"name\":\"\",\"fields\":{\"city\":\"G\xc3\xb6teborg\","
-              "\"plan\":\"a \\\"b\\\" \\\\ \\u0001\"}},{\"address\":\"b@example.se\",\"name\":\"\",\"fields\":{}}]}}");
+        json,
+        "{\"campaign_id\":\"spring\",\"submission_id\":\"\",\"tenant\":\"\",\"recipient_batch\":{\"first_index\":"
+        "500,\"recipients\":[{\"address\":\"a@example.se\",\"name\":\"\",\"fields\":{\"city\":\"G\xc3\xb6teborg\","
+        "\"plan\":\"a \\\"b\\\" \\\\ \\u0001\"}},{\"address\":\"b@example.se\",\"name\":\"\",\"fields\":{}}]}}");
     free(json);
     td_arena_free(arena);
     free(bytes);

@@ -134,9 +134,9 @@ static void token_of_another_key_relay_or_purpose_is_denied(void **unused)
     (void)unused;
     assert_int_equal(read_bounce(local, len, &token), TD_EDENIED);
     len = write_bounce(local, "c", 3, "ses");
-    assert_int_equal(td_token_read(local, len, TD_TOKEN_BOUNCE, "another key of ours", 19, relays, COUNT(relays),
-                                   &token, NULL),
-                     TD_EDENIED);
+    assert_int_equal(
+        td_token_read(local, len, TD_TOKEN_BOUNCE, "another key of ours", 19, relays, COUNT(relays), &token, NULL),
+        TD_EDENIED);
     assert_int_equal(td_token_read(local, len, TD_TOKEN_BOUNCE, key, sizeof(key), NULL, 0, &token, NULL),
                      TD_EDENIED);
     assert_int_equal(td_token_read(local, len, TD_TOKEN_UNSUBSCRIBE, key, sizeof(key), NULL, 0, &token, NULL),
@@ -153,9 +153,9 @@ static void unsubscribe_token_reads_back_whatever_relays_there_are(void **unused
     struct td_token token;
 
     (void)unused;
-    assert_int_equal(td_token_read(local, len, TD_TOKEN_UNSUBSCRIBE, key, sizeof(key), relays, COUNT(relays),
-                                   &token, NULL),
-                     TD_OK);
+    assert_int_equal(
+        td_token_read(local, len, TD_TOKEN_UNSUBSCRIBE, key, sizeof(key), relays, COUNT(relays), &token, NULL),
+        TD_OK);
     assert_int_equal(td_token_read(local, len, TD_TOKEN_UNSUBSCRIBE, key, sizeof(key), NULL, 0, &token, NULL),
                      TD_OK);
     assert_int_equal(token.index, 7);

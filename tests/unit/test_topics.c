@@ -40,7 +40,7 @@ static void state_is_compacted_and_kept_and_the_rest_ages_out(void **unused)
 
 static void all_lane_topics_have_as_many_partitions(void **unused)
 {
-    static const enum td_topic_id lanes[] = {TD_T_RECIPIENTS, TD_T_OUTBOUND, TD_T_EXPRESS,
+    static const enum td_topic_id lanes[] = {TD_T_RECIPIENTS, TD_T_OUTBOUND,  TD_T_EXPRESS,
                                              TD_T_RETRY_1M,   TD_T_RETRY_10M, TD_T_RETRY_1H};
 
     (void)unused;

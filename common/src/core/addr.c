@@ -1,5 +1,5 @@
-/* RFC 5321 s.4.1.2, narrowed: no source route, no address literal, no SMTPUTF8. All that reaches the output has been
- * checked octet by octet, so that nothing in it can end an SMTP command or a header field. */
+/* RFC 5321 s.4.1.2, narrowed: no source route, no address literal, no SMTPUTF8. All that reaches the output has
+ * been checked octet by octet, so that nothing in it can end an SMTP command or a header field. */
 #include "tandem/addr.h"
 
 #include <idn2.h>
@@ -9,11 +9,11 @@
 #include "tandem/utf8.h"
 
 enum {
-    LOCAL_MAX = 64,      /* RFC 5321 s.4.5.3.1.1 */
-    LABEL_MAX = 63,      /* RFC 1035 s.2.3.4 */
-    DOMAIN_MAX = 253,    /* 255 octets on the wire */
-    ADDRESS_MAX = 254,   /* a path of 256 with its angle brackets */
-    UNICODE_MAX = 1024   /* no domain that fits as A-labels is longer as UTF-8 */
+    LOCAL_MAX = 64,    /* RFC 5321 s.4.5.3.1.1 */
+    LABEL_MAX = 63,    /* RFC 1035 s.2.3.4 */
+    DOMAIN_MAX = 253,  /* 255 octets on the wire */
+    ADDRESS_MAX = 254, /* a path of 256 with its angle brackets */
+    UNICODE_MAX = 1024 /* no domain that fits as A-labels is longer as UTF-8 */
 };
 
 static bool is_digit(char c)

@@ -2,8 +2,8 @@
 
 #include <math.h>
 
-uint32_t td_gcra_take(struct td_gcra *gcra, double mails_per_s, uint32_t want, uint64_t horizon_us, uint64_t now_us,
-                      uint64_t *ret_first_us)
+uint32_t td_gcra_take(struct td_gcra *gcra, double mails_per_s, uint32_t want, uint64_t horizon_us,
+                      uint64_t now_us, uint64_t *ret_first_us)
 {
     static const double longest_us = 1e15; /* thirty years: keeps the sums below 2^64 */
     uint64_t first = gcra->tat_us > now_us ? gcra->tat_us : now_us;

@@ -1,5 +1,6 @@
-/* What a header field holds must read back as what was put in: text that a reader would take for an encoded word is
- * encoded, blanks that a reader would drop are encoded, and nothing can add a line (RFC 5322 s.2.2, RFC 2047). */
+/* What a header field holds must read back as what was put in: text that a reader would take for an encoded word
+ * is encoded, blanks that a reader would drop are encoded, and nothing can add a line (RFC 5322 s.2.2, RFC 2047).
+ */
 #include "tandem/header.h"
 
 #include <stdint.h>
@@ -10,9 +11,9 @@
 #include "tandem/utf8.h"
 
 enum {
-    FOLD_AT = 76,       /* RFC 2047 s.2 for lines with encoded words; below RFC 5322's 78 */
+    FOLD_AT = 76, /* RFC 2047 s.2 for lines with encoded words; below RFC 5322's 78 */
     LINE_CHARS_MAX = 998,
-    WORD_AROUND = 12,   /* "=?UTF-8?Q?" and "?=" */
+    WORD_AROUND = 12, /* "=?UTF-8?Q?" and "?=" */
     WORD_CHARS_MAX = 75,
     NAME_MAX_CHARS = 76
 };
@@ -114,7 +115,8 @@ static int add_folded(struct td_buf *buf, const char *text, size_t len, size_t *
 
 /* ---- RFC 2047 ---- */
 
-/* Where the text stands decides what Q may leave alone (RFC 2047 s.5): in a phrase only letters, digits and !*+-/ */
+/* Where the text stands decides what Q may leave alone (RFC 2047 s.5): in a phrase only letters, digits and !*+-/
+ */
 enum place { IN_TEXT, IN_PHRASE };
 
 static bool q_literal(char c, enum place place)

@@ -5,7 +5,11 @@
 
 #include "tandem/err.h"
 
-enum { LINE_CHARS = 76, QP_TEXT_MAX = LINE_CHARS - 1 /* leaves room for a soft break's "=" */, BASE64_LINE_BYTES = 57 };
+enum {
+    LINE_CHARS = 76,
+    QP_TEXT_MAX = LINE_CHARS - 1 /* leaves room for a soft break's "=" */,
+    BASE64_LINE_BYTES = 57
+};
 
 /* Make room for n characters on the current line. */
 static int qp_room(struct td_qp *qp, struct td_buf *out, unsigned n)
@@ -76,7 +80,8 @@ static bool qp_risky_at_start(const char *text, size_t len)
     return text[0] == '.' || memcmp(text, "From ", seen) == 0;
 }
 
-/* As many literal characters as stand here and fit on the line. @return how many, 0: escape the first; or an error */
+/* As many literal characters as stand here and fit on the line. @return how many, 0: escape the first; or an error
+ */
 static int qp_literal_run(struct td_qp *qp, struct td_buf *out, const char *text, size_t len)
 {
     size_t run = 0, room;

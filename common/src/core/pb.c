@@ -1,7 +1,8 @@
-/* The walk below reads the wire as protobuf-c 1.4 does, but allocates nothing, so that what protobuf-c is shown can
- * cost no more than the limits say. It is stricter: field numbers of zero, wire types that do not fit the field, groups
- * and text that is not UTF-8 are refused; so is a singular message given twice, which no writer makes, which
- * protobuf-c merges otherwise than other readers, and which can cost it time in the square of the bytes. */
+/* The walk below reads the wire as protobuf-c 1.4 does, but allocates nothing, so that what protobuf-c is shown
+ * can cost no more than the limits say. It is stricter: field numbers of zero, wire types that do not fit the
+ * field, groups and text that is not UTF-8 are refused; so is a singular message given twice, which no writer
+ * makes, which protobuf-c merges otherwise than other readers, and which can cost it time in the square of the
+ * bytes. */
 #include "tandem/pb.h"
 
 #include <stdbool.h>

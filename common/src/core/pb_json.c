@@ -1,5 +1,6 @@
-/* By descriptor, so that a new field shows without a change here. Singular fields are written even when they are zero
- * (index 0 is a number, not a missing field); sub-messages only when set, of a oneof only the case that is set. */
+/* By descriptor, so that a new field shows without a change here. Singular fields are written even when they are
+ * zero (index 0 is a number, not a missing field); sub-messages only when set, of a oneof only the case that is
+ * set. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdbool.h>

@@ -1,7 +1,7 @@
-/* Partition counts: a mail's lane is the same partition number on recipients, outbound, express and retry, so those
- * follow kafka.lanes; outcomes carry one record a mail and follow too. The rest see few records: three, so that each
- * broker of a usual cluster leads one and up to three processes share the work. Dead letters are read by a person:
- * one partition, in order. */
+/* Partition counts: a mail's lane is the same partition number on recipients, outbound, express and retry, so
+ * those follow kafka.lanes; outcomes carry one record a mail and follow too. The rest see few records: three, so
+ * that each broker of a usual cluster leads one and up to three processes share the work. Dead letters are read by
+ * a person: one partition, in order. */
 #include "tandem/topics.h"
 
 #include <stdio.h>

@@ -10,6 +10,7 @@ double td_wilson_lower(uint64_t hits, uint64_t n)
     if (n == 0)
         return 0;
     p = (double)hits / count;
-    lower = (p + z * z / (2 * count) - z * sqrt((p * (1 - p) + z * z / (4 * count)) / count)) / (1 + z * z / count);
+    lower =
+        (p + z * z / (2 * count) - z * sqrt((p * (1 - p) + z * z / (4 * count)) / count)) / (1 + z * z / count);
     return lower < 0 ? 0 : lower; /* rounding, when hits is 0 */
 }
