@@ -26,8 +26,12 @@ ProtobufCBinaryData *content_detach(Campaign *campaign, struct td_arena *arena)
 
 int content_sha256(const Campaign *campaign, uint8_t out[32])
 {
+    Campaign timeless = *campaign;
     size_t len;
-    void *packed = td_pb_write(&campaign->base, &len);
+    void *packed;
+
+    timeless.deadline_unix_ms = 0;
+    packed = td_pb_write(&timeless.base, &len);
 
     if (!packed)
         return TD_ENOMEM;

@@ -16,7 +16,11 @@
  */
 ProtobufCBinaryData *content_detach(Campaign *campaign, struct td_arena *arena);
 
-/** SHA-256 of a detached campaign as it was handed in. @return TD_OK or TD_ENOMEM */
+/**
+ * SHA-256 of a detached campaign as it was handed in, but for its deadline: who says "24 hours from now" and hands the
+ * campaign in again has not changed it, and the first deadline holds.
+ * @return TD_OK or TD_ENOMEM
+ */
 int content_sha256(const Campaign *campaign, uint8_t out[32]);
 
 /**

@@ -144,7 +144,7 @@ int job_parse(struct job *job)
     if (job->body)
         return TD_OK;
     if (!job->arena)
-        job->arena = td_arena_new(12 * job->len + SCRATCH_BYTES);
+        job->arena = td_arena_new(16 * job->len + SCRATCH_BYTES);
     if (!job->arena)
         return TD_ENOMEM;
     job->refusals = td_arena_zalloc(job->arena, sizeof(*job->refusals));
@@ -157,8 +157,8 @@ int job_parse(struct job *job)
         return TD_OK;
     }
     job->submission = (const Submission *)message;
-    if (strlen(job->submission->campaign_id) > ECHO_ID_MAX) {
-        dead(job, "campaign_id.syntax");
+    if (!*job->submission->campaign_id || strlen(job->submission->campaign_id) > ECHO_ID_MAX) {
+        dead(job, "campaign_id.syntax"); /* there is nobody to answer to */
         return TD_OK;
     }
     job->body = "none";
@@ -294,6 +294,16 @@ void job_abandon(struct job *job)
     }
     job->next = job->svc->orphans;
     job->svc->orphans = job;
+}
+
+void job_asked(struct job *job, int rc)
+{
+    if (rc != TD_EINVAL && rc != TD_ENOMEM)
+        return;
+    job->waiting--;
+    job->failed = true;
+    td_log(TD_ERROR, "ledger.refused", "campaign=%s body=%s phase=%zu code=%s", job->submission->campaign_id, job->body,
+           job->phase, td_code_name((enum td_code)rc));
 }
 
 /* ---- records ---- */

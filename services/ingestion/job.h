@@ -107,6 +107,8 @@ void job_answer(struct job *job);
 /** For phases: one thing was started. Its callback calls job_came with its error (NULL: fine). */
 void job_expect(struct job *job);
 void job_came(struct job *job, const struct td_err *err);
+/** After a call to Redis or the ledger: two codes mean that no callback comes. */
+void job_asked(struct job *job, int rc);
 /** Write a record; counted as expected. @return TD_OK, also when it has to be tried again; TD_ETOOBIG */
 int job_send(struct job *job, enum td_topic_id topic, int32_t partition, const char *key, const void *value, size_t len);
 /** The same for a message. */

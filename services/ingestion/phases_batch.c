@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "split.h"
 #include "tandem/clock.h"
@@ -22,6 +23,7 @@
 #include "validate.h"
 
 _Static_assert(SPLIT_RECIPIENTS <= TD_LEDGER_BATCH, "a batch is one call to the ledger");
+_Static_assert(SPLIT_INDEX_MAX <= TD_LEDGER_INDEX_MAX, "every number has a place in the ledger");
 
 enum item_state {
     ITEM_GOOD = 0,   /* goes to mail.recipients */
@@ -183,8 +185,8 @@ enum phase_result phase_batch_suppress(struct job *job)
     if (choose(batch, 1u << ITEM_GOOD, false) == 0)
         return PHASE_NEXT;
     job_expect(job);
-    td_suppression_check(job->svc->redis, (const uint8_t(*)[TD_HASH_BYTES])batch->some_hash, batch->some_count,
-                         suppress_reply, job);
+    job_asked(job, td_suppression_check(job->svc->redis, (const uint8_t(*)[TD_HASH_BYTES])batch->some_hash, batch->some_count,
+                         suppress_reply, job));
     return PHASE_NEXT;
 }
 
@@ -201,8 +203,8 @@ enum phase_result phase_batch_admit(struct job *job)
 
     choose(batch, ALL_STATES, false);
     job_expect(job);
-    td_ledger_admit(job->svc->redis, job->submission->campaign_id, batch->index,
-                    (const uint8_t(*)[TD_HASH_BYTES])batch->some_hash, batch->some_count, plain_reply, job);
+    job_asked(job, td_ledger_admit(job->svc->redis, job->submission->campaign_id, batch->index,
+                    (const uint8_t(*)[TD_HASH_BYTES])batch->some_hash, batch->some_count, plain_reply, job));
     return PHASE_NEXT;
 }
 
@@ -244,11 +246,16 @@ static void claim_reply(void *user, const struct td_begun *begun, size_t count, 
 enum phase_result phase_batch_claim(struct job *job)
 {
     struct batch *batch = job->batch;
+    char token[65];
 
     if (choose(batch, 1u << ITEM_SUPPRESSED, false) == 0)
         return PHASE_NEXT;
     job_expect(job);
-    td_ledger_begin(job->svc->redis, job->submission->campaign_id, batch->index, batch->some_count, claim_reply, job);
+    /* Asked again after a lost answer it must answer the same: see td_ledger_begin_as. */
+    snprintf(token, sizeof(token), "ingestion:%d:%" PRIu64 ":%" PRIu32 ":%" PRId64, (int)getpid(), job->begun_us,
+             (uint32_t)job->lane->id.partition, job->offset);
+    job_asked(job, td_ledger_begin_as(job->svc->redis, job->submission->campaign_id, token, batch->index,
+                                      batch->some_count, claim_reply, job));
     return PHASE_NEXT;
 }
 
@@ -286,7 +293,7 @@ enum phase_result phase_batch_end(struct job *job)
                                      item->outcome, item->outcome_len};
     }
     job_expect(job);
-    td_ledger_end(job->svc->redis, job->submission->campaign_id, ended, batch->some_count, plain_reply, job);
+    job_asked(job, td_ledger_end(job->svc->redis, job->submission->campaign_id, ended, batch->some_count, plain_reply, job));
     return PHASE_NEXT;
 }
 
@@ -317,7 +324,7 @@ enum phase_result phase_batch_pending(struct job *job)
     if (choose(batch, ENDING, false) == 0)
         return PHASE_NEXT;
     job_expect(job);
-    td_ledger_begin(job->svc->redis, job->submission->campaign_id, batch->index, batch->some_count, pending_reply, job);
+    job_asked(job, td_ledger_begin(job->svc->redis, job->submission->campaign_id, batch->index, batch->some_count, pending_reply, job));
     return PHASE_NEXT;
 }
 
@@ -345,8 +352,8 @@ enum phase_result phase_batch_published(struct job *job)
     if (choose(batch, WITH_OUTCOME, true) == 0)
         return PHASE_NEXT;
     job_expect(job);
-    td_ledger_published(job->svc->redis, job->submission->campaign_id, batch->index, batch->some_count, plain_reply,
-                        job);
+    job_asked(job, td_ledger_published(job->svc->redis, job->submission->campaign_id, batch->index, batch->some_count, plain_reply,
+                        job));
     return PHASE_NEXT;
 }
 

@@ -147,7 +147,7 @@ static enum phase_result phase_campaign_known(struct job *job)
     snprintf(key, sizeof(key), "td:{c:%s}:totals", known->id);
     job_expect(job);
     const struct td_arg args[] = {TD_ARG_STR("HGET"), TD_ARG_STR(key), TD_ARG_STR("submitted")};
-    td_redis_command(job->svc->redis, args, 3, taken_reply, job);
+    job_asked(job, td_redis_command(job->svc->redis, args, 3, taken_reply, job));
     return PHASE_NEXT;
 }
 
@@ -233,7 +233,7 @@ static enum phase_result phase_ledger_seal(struct job *job)
                          : 1;
 
     job_expect(job);
-    td_ledger_seal(job->svc->redis, job->submission->campaign_id, count, ledger_reply, job);
+    job_asked(job, td_ledger_seal(job->svc->redis, job->submission->campaign_id, count, ledger_reply, job));
     return PHASE_NEXT;
 }
 

@@ -8,7 +8,7 @@
 #define SPLIT_RECIPIENTS 500      /* most in a chunk, and how many neighbours share a lane */
 #define SPLIT_BYTES (800 * 1000)  /* most packed bytes of a chunk; Kafka's default record limit is 1,048,588 */
 #define SPLIT_PART_BYTES 900000   /* every part of an attachment but the last */
-#define SPLIT_INDEX_MAX 33554431u /* td:{c:X}:addr holds 16 bytes a recipient and a Redis string 512 MiB */
+#define SPLIT_INDEX_MAX 16777215u /* highest recipient number: what the ledger's keys are bounded by */
 
 struct split_item {
     uint32_t index; /* the recipient's number */
