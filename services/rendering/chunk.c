@@ -1,0 +1,511 @@
+/* The life of a chunk:
+ *
+ *   NEW --read--> OPEN --all mails MAIL_DONE--> DONE --committed--> freed
+ *    `--not a RecipientChunk--> DEAD --acknowledged--> DONE
+ *
+ * and of a mail:  TODO -> SENT -> DONE        rendered, on mail.outbound; TODO again when it was not written
+ *                 TODO -> ENDING -> DONE      INVALID, EXPIRED, CANCELLED; TODO again when dispatch has it */
+#include <openssl/sha.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "service.h"
+#include "tandem/clock.h"
+#include "tandem/id.h"
+#include "tandem/ledger.h"
+#include "tandem/log.h"
+#include "tandem/pb.h"
+
+enum {
+    CHUNKS_A_LANE = 8, /* then the lane is paused, until a quarter is left */
+    RAW_BYTES_A_LANE = 1 << 20,
+    RECIPIENTS_A_CHUNK = 500,
+    MAILS_A_STEP = 16,
+    RETRY_MS = 1000,
+    NEAR_MS = 60000 /* a campaign that begins later than this is handed on; dispatch holds it */
+};
+
+/* ---- memory ---- */
+
+static void chunk_free(struct chunk *chunk)
+{
+    if (chunk->campaign)
+        campaigns_release(chunk->r->campaigns, chunk->campaign);
+    td_arena_free(chunk->arena);
+    free(chunk->mails);
+    free(chunk->key);
+    free(chunk->raw);
+    free(chunk);
+}
+
+static void *copy(const void *data, size_t len)
+{
+    char *at = malloc(len + 1);
+
+    if (at && len)
+        memcpy(at, data, len);
+    return at;
+}
+
+static void pause_when_full(struct rendering *r, struct lane *lane)
+{
+    if (lane->paused || (lane->chunk_count < CHUNKS_A_LANE && lane->raw_bytes < RAW_BYTES_A_LANE))
+        return;
+    lane->paused = true;
+    td_kafka_in_pause(r->in, lane->id);
+}
+
+void chunk_take(struct rendering *r, const struct td_record *rec)
+{
+    struct lane *lane = &r->lanes[rec->lane.partition];
+    struct chunk *chunk = calloc(1, sizeof(*chunk));
+
+    if (chunk) {
+        chunk->key = copy(rec->key, rec->key_len);
+        chunk->raw = copy(rec->value, rec->len);
+    }
+    if (!chunk || !chunk->key || !chunk->raw) {
+        struct td_err err;
+
+        td_fail(&err, TD_ENOMEM, "no memory for a chunk of %zu bytes", rec->len);
+        td_app_fail(r->app, &err); /* uncommitted: it comes again */
+        if (chunk) {
+            free(chunk->key);
+            free(chunk->raw);
+        }
+        free(chunk);
+        return;
+    }
+    chunk->r = r;
+    chunk->lane = lane;
+    chunk->offset = rec->offset;
+    chunk->key_len = rec->key_len;
+    chunk->raw_len = rec->len;
+    *lane->last = chunk;
+    lane->last = &chunk->next;
+    lane->chunk_count++;
+    lane->raw_bytes += rec->len;
+    td_metric_add(r->m_chunks, 1);
+    pause_when_full(r, lane);
+    rendering_wake(r);
+}
+
+static void chunk_check_done(struct chunk *chunk)
+{
+    if (chunk->state == CHUNK_OPEN && chunk->todo == 0 && chunk->under_way == 0)
+        chunk->state = CHUNK_DONE;
+}
+
+/* A callback that belonged to the chunk has come. */
+static void came_back(struct chunk *chunk)
+{
+    chunk->under_way--;
+    chunk_check_done(chunk);
+    rendering_wake(chunk->r);
+}
+
+void lane_advance(struct rendering *r, struct lane *lane)
+{
+    int64_t next_offset = -1;
+
+    while (lane->first && lane->first->state == CHUNK_DONE) {
+        struct chunk *chunk = lane->first;
+
+        next_offset = chunk->offset + 1;
+        lane->first = chunk->next;
+        if (!lane->first)
+            lane->last = &lane->first;
+        lane->chunk_count--;
+        lane->raw_bytes -= chunk->raw_len;
+        td_metric_add(r->m_chunks, -1);
+        chunk_free(chunk);
+    }
+    if (next_offset >= 0)
+        td_kafka_in_commit(r->in, lane->id, next_offset);
+    if (lane->paused && lane->chunk_count <= CHUNKS_A_LANE / 4) {
+        lane->paused = false;
+        td_kafka_in_resume(r->in, lane->id);
+    }
+}
+
+bool lane_idle(const struct lane *lane)
+{
+    for (const struct chunk *chunk = lane->first; chunk; chunk = chunk->next)
+        if (chunk->under_way > 0)
+            return false;
+    return true;
+}
+
+void lane_drop(struct rendering *r, struct lane *lane)
+{
+    while (lane->first) {
+        struct chunk *chunk = lane->first;
+
+        lane->first = chunk->next;
+        td_metric_add(r->m_chunks, -1);
+        chunk->lane = NULL;
+        chunk->next = r->orphans;
+        r->orphans = chunk;
+    }
+    *lane = (struct lane){.last = &lane->first};
+}
+
+void chunks_free_orphans(struct rendering *r)
+{
+    for (struct chunk **at = &r->orphans; *at;) {
+        struct chunk *chunk = *at;
+
+        if (chunk->under_way > 0) {
+            at = &chunk->next;
+            continue;
+        }
+        *at = chunk->next;
+        chunk_free(chunk);
+    }
+}
+
+/* Again a second later, unless the producer is beyond help. */
+static void not_written(struct chunk *chunk, const struct td_err *err)
+{
+    chunk->retry_at_ms = td_mono_ms() + RETRY_MS;
+    if (err->code == TD_EFATAL)
+        td_app_fail(chunk->r->app, err);
+}
+
+/* ---- dead letters ---- */
+
+static void dead_delivered(void *user, int64_t offset, const struct td_err *err)
+{
+    struct chunk *chunk = user;
+
+    (void)offset;
+    chunk->dead_sent = false;
+    if (err)
+        not_written(chunk, err);
+    else
+        chunk->state = CHUNK_DONE;
+    came_back(chunk);
+}
+
+/* A record nobody can read goes aside as it came, with the reason, so that its lane goes on. */
+static bool send_dead_letter(struct chunk *chunk)
+{
+    uint8_t hash[SHA256_DIGEST_LENGTH];
+    char partition[16], offset[24], hex[2 * sizeof(hash) + 1];
+    const struct td_kafka_header headers[] = {
+        {"source-topic", td_topics[TD_T_RECIPIENTS].name}, {"source-partition", partition}, {"source-offset", offset},
+        {"service", "rendering"}, {"reason", chunk->dead_reason}, {"sha256", hex},
+    };
+
+    if (chunk->dead_sent)
+        return false;
+    snprintf(partition, sizeof(partition), "%d", (int)chunk->lane->id.partition);
+    snprintf(offset, sizeof(offset), "%lld", (long long)chunk->offset);
+    SHA256((const unsigned char *)chunk->raw, chunk->raw_len, hash);
+    td_hex(hex, hash, sizeof(hash));
+    if (td_kafka_out_send(chunk->r->out, TD_T_DEAD_LETTERS, -1, chunk->key, chunk->key_len, chunk->raw, chunk->raw_len,
+                          headers, sizeof(headers) / sizeof(headers[0]), dead_delivered, chunk, NULL) != TD_OK) {
+        chunk->retry_at_ms = td_mono_ms() + RETRY_MS;
+        return false;
+    }
+    td_log(TD_ERROR, "record.dead", "topic=%s partition=%s offset=%s reason=%s", td_topics[TD_T_RECIPIENTS].name,
+           partition, offset, chunk->dead_reason);
+    td_metric_add(chunk->r->m_dead, 1);
+    chunk->dead_sent = true;
+    chunk->under_way++;
+    return true;
+}
+
+/* ---- reading ---- */
+
+static const char *problem_of(const Tandem__Internal__V1__RecipientChunk *msg)
+{
+    if (!td_campaign_id_valid(msg->campaign_id))
+        return "chunk.campaign_id";
+    if (msg->n_recipients > RECIPIENTS_A_CHUNK)
+        return "chunk.too_many_recipients";
+    for (size_t i = 0; i < msg->n_recipients; i++)
+        if (!*msg->recipients[i]->address ||
+            (msg->recipients[i]->address_hash.len != 0 && msg->recipients[i]->address_hash.len != TD_HASH_BYTES))
+            return "chunk.recipient";
+    return NULL;
+}
+
+static const char *read_chunk(struct chunk *chunk)
+{
+    ProtobufCMessage *msg = NULL;
+    const char *problem;
+
+    if (td_pb_read(&tandem__internal__v1__recipient_chunk__descriptor, chunk->raw, chunk->raw_len, chunk->arena, &msg,
+                   NULL) < 0)
+        return "chunk.syntax";
+    chunk->msg = (Tandem__Internal__V1__RecipientChunk *)msg;
+    problem = problem_of(chunk->msg);
+    return problem;
+}
+
+static bool open_chunk(struct chunk *chunk)
+{
+    chunk->arena = td_arena_new(chunk->raw_len * 8 + 65536);
+    if (!chunk->arena)
+        return false; /* again at the next tick */
+    chunk->dead_reason = read_chunk(chunk);
+    if (chunk->dead_reason) {
+        chunk->state = CHUNK_DEAD;
+        return true;
+    }
+    chunk->mails = calloc(chunk->msg->n_recipients + 1, sizeof(*chunk->mails));
+    chunk->campaign = chunk->mails ? campaigns_use(chunk->r->campaigns, chunk->msg->campaign_id) : NULL;
+    if (!chunk->campaign) {
+        td_arena_free(chunk->arena);
+        chunk->arena = NULL;
+        free(chunk->mails);
+        chunk->mails = NULL;
+        return false;
+    }
+    for (size_t i = 0; i < chunk->msg->n_recipients; i++)
+        chunk->mails[i].chunk = chunk;
+    chunk->todo = chunk->msg->n_recipients;
+    chunk->state = CHUNK_OPEN;
+    chunk_check_done(chunk); /* of no recipients */
+    return true;
+}
+
+/* ---- ending without a mail ---- */
+
+void chunk_ended(void *user, size_t position, bool tried)
+{
+    struct chunk *chunk = user;
+    struct mail *mail = &chunk->mails[position];
+
+    mail->state = MAIL_DONE;
+    if (tried) {
+        mail->owed_to_dispatch = true;
+        mail->state = MAIL_TODO;
+        chunk->todo++;
+    }
+    came_back(chunk);
+}
+
+struct end_list {
+    struct ending item[TD_LEDGER_BATCH];
+    size_t count;
+};
+
+static void add_ending(struct end_list *list, const struct chunk *chunk, size_t position,
+                       Tandem__Mail__V1__RecipientResult result, const char *reason, bool ask)
+{
+    const Tandem__Internal__V1__ChunkRecipient *rcpt = chunk->msg->recipients[position];
+
+    list->item[list->count++] =
+        (struct ending){rcpt->index, position, rcpt->address_hash.len ? rcpt->address_hash.data : NULL, result, reason,
+                        ask};
+}
+
+static void send_endings(struct chunk *chunk, const struct end_list *list)
+{
+    if (list->count == 0)
+        return;
+    for (size_t i = 0; i < list->count; i++)
+        chunk->mails[list->item[i].position].state = MAIL_ENDING;
+    chunk->todo -= list->count;
+    chunk->under_way += list->count;
+    if (endings_add(chunk->r->endings, chunk->msg->campaign_id, list->item, list->count, chunk) == TD_OK)
+        return;
+    for (size_t i = 0; i < list->count; i++)
+        chunk->mails[list->item[i].position].state = MAIL_TODO;
+    chunk->todo += list->count;
+    chunk->under_way -= list->count;
+    chunk->retry_at_ms = td_mono_ms() + RETRY_MS;
+}
+
+/* All recipients that are left end for the same reason, unless dispatch must have them. */
+static bool end_rest(struct chunk *chunk, Tandem__Mail__V1__RecipientResult result, const char *reason)
+{
+    struct end_list list = {.count = 0};
+
+    for (size_t i = 0; i < chunk->msg->n_recipients; i++)
+        if (chunk->mails[i].state == MAIL_TODO && !chunk->mails[i].owed_to_dispatch)
+            add_ending(&list, chunk, i, result, reason, true);
+    send_endings(chunk, &list);
+    return list.count > 0;
+}
+
+/* The campaign cannot be rendered at all, and the ledger says that dispatch has or had these: it ends them. */
+static void leave_to_dispatch(struct chunk *chunk)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < chunk->msg->n_recipients; i++) {
+        if (chunk->mails[i].state != MAIL_TODO || !chunk->mails[i].owed_to_dispatch)
+            continue;
+        chunk->mails[i].state = MAIL_DONE;
+        chunk->todo--;
+        count++;
+    }
+    if (count > 0)
+        td_log(TD_WARN, "chunk.left_to_dispatch", "campaign=%s count=%zu", chunk->msg->campaign_id, count);
+    chunk_check_done(chunk);
+}
+
+/* ---- rendering ---- */
+
+static void mail_delivered(void *user, int64_t offset, const struct td_err *err)
+{
+    struct mail *mail = user;
+    struct chunk *chunk = mail->chunk;
+
+    pace_reported(mail->pace, !err, offset);
+    mail->state = err ? MAIL_TODO : MAIL_DONE;
+    if (err) {
+        chunk->todo++;
+        not_written(chunk, err);
+    }
+    came_back(chunk);
+}
+
+static enum td_topic_id topic_of(const Tandem__Mail__V1__Campaign *campaign)
+{
+    return campaign->class_ == TANDEM__MAIL__V1__CAMPAIGN_CLASS__CAMPAIGN_CLASS_EXPRESS ? TD_T_EXPRESS : TD_T_OUTBOUND;
+}
+
+static int32_t partition_of(const struct chunk *chunk, enum td_topic_id topic)
+{
+    int64_t count = td_topics[topic].partitions ? td_topics[topic].partitions : chunk->r->settings->kafka_lanes;
+
+    return (int32_t)(chunk->msg->lane % (uint32_t)count);
+}
+
+/* @return TD_OK; TD_EAGAIN: no room now; TD_ETOOBIG: never; other: again later */
+static int send_mail(struct chunk *chunk, struct mail *mail, Tandem__Internal__V1__OutboundMessage *msg,
+                     enum td_topic_id topic)
+{
+    struct rendering *r = chunk->r;
+    char key[TD_MAIL_KEY_MAX];
+    size_t key_len = td_mail_key(key, msg->campaign_id, msg->index);
+    int32_t partition = partition_of(chunk, topic);
+    size_t size = tandem__internal__v1__outbound_message__get_packed_size(msg);
+    int rc;
+
+    td_buf_clear(&r->packed);
+    rc = td_buf_reserve(&r->packed, size);
+    if (rc < 0)
+        return rc;
+    tandem__internal__v1__outbound_message__pack(msg, (uint8_t *)r->packed.data);
+    rc = td_kafka_out_send(r->out, topic, partition, key, key_len, r->packed.data, size, NULL, 0, mail_delivered, mail,
+                           NULL);
+    if (rc < 0)
+        return rc;
+    mail->pace = &r->paces[topic == TD_T_EXPRESS][partition];
+    mail->state = MAIL_SENT;
+    pace_sent(mail->pace);
+    chunk->todo--;
+    chunk->under_way++;
+    td_metric_add(r->m_mails, 1);
+    td_metric_add(r->m_bytes, msg->message_bytes);
+    return TD_OK;
+}
+
+static int render_one(struct chunk *chunk, size_t position, struct end_list *invalid)
+{
+    const Tandem__Mail__V1__Campaign *campaign = campaign_content(chunk->campaign)->campaign;
+    struct rendering *r = chunk->r;
+    Tandem__Internal__V1__OutboundMessage *msg = NULL;
+    const char *reason = "message.too_large";
+    int rc;
+
+    td_arena_clear(r->scratch);
+    rc = recipe_render(&r->recipe, campaign_program(chunk->campaign), chunk->msg->recipients[position], r->scratch,
+                       &msg, &reason);
+    if (rc == TD_OK) {
+        recipe_set_policy(msg, campaign);
+        rc = send_mail(chunk, &chunk->mails[position], msg, topic_of(campaign));
+    }
+    if (rc == TD_EINVAL || rc == TD_ETOOBIG) {
+        add_ending(invalid, chunk, position, TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_INVALID, reason,
+                   false);
+        return TD_OK;
+    }
+    return rc;
+}
+
+/* Render until the step is over, the lane is full, or nothing is left. */
+static bool render_some(struct chunk *chunk)
+{
+    enum td_topic_id topic = topic_of(campaign_content(chunk->campaign)->campaign);
+    const struct pace *pace = &chunk->r->paces[topic == TD_T_EXPRESS][partition_of(chunk, topic)];
+    struct end_list invalid = {.count = 0};
+    unsigned done = 0;
+
+    for (size_t seen = 0; seen < chunk->msg->n_recipients && done < MAILS_A_STEP; seen++) {
+        size_t position = chunk->cursor;
+
+        if (chunk->mails[position].state == MAIL_TODO) {
+            int rc = pace_allows(pace, chunk->r->settings->rendering_ahead) ? render_one(chunk, position, &invalid)
+                                                                            : TD_EAGAIN;
+
+            if (rc < 0) {
+                if (rc != TD_EAGAIN)
+                    chunk->retry_at_ms = td_mono_ms() + RETRY_MS;
+                break;
+            }
+            done++;
+        }
+        chunk->cursor = (chunk->cursor + 1) % chunk->msg->n_recipients;
+    }
+    send_endings(chunk, &invalid);
+    return done > 0;
+}
+
+/* Must the chunk wait, although its campaign is ready? A campaign that begins within a minute is waited for here, so that
+ * its mails are fresh; one that begins later would block its lanes, so it is handed on and dispatch holds it. */
+static bool must_wait(const Tandem__Internal__V1__CampaignContent *content, int64_t wall_ms)
+{
+    int64_t not_before = content->campaign->not_before_unix_ms;
+
+    return content->state == TANDEM__INTERNAL__V1__CAMPAIGN_STATE__CAMPAIGN_STATE_PAUSED ||
+           (not_before > wall_ms && not_before - wall_ms < NEAR_MS);
+}
+
+static bool step_open(struct chunk *chunk)
+{
+    const Tandem__Internal__V1__CampaignContent *content = campaign_content(chunk->campaign);
+    enum campaign_step step = campaign_step(chunk->campaign);
+    int64_t wall_ms = td_wall_ms();
+    bool ended = false;
+
+    if (step == CAMPAIGN_UNKNOWN || step == CAMPAIGN_BROKEN) {
+        leave_to_dispatch(chunk);
+        return end_rest(chunk, TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_INVALID,
+                        step == CAMPAIGN_UNKNOWN ? "campaign.unknown" : "campaign.invalid");
+    }
+    if (!content)
+        return false;
+    if (content->state == TANDEM__INTERNAL__V1__CAMPAIGN_STATE__CAMPAIGN_STATE_CANCELLED)
+        ended = end_rest(chunk, TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_CANCELLED, "campaign.cancelled");
+    else if (content->campaign->deadline_unix_ms > 0 && content->campaign->deadline_unix_ms <= wall_ms)
+        ended = end_rest(chunk, TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_EXPIRED, "campaign.deadline");
+    else if (must_wait(content, wall_ms))
+        return false;
+    if (ended || step != CAMPAIGN_READY)
+        return ended;
+    return render_some(chunk);
+}
+
+bool chunk_step(struct chunk *chunk, uint64_t now_ms)
+{
+    if (now_ms < chunk->retry_at_ms)
+        return false;
+    switch (chunk->state) {
+    case CHUNK_NEW:
+        return open_chunk(chunk);
+    case CHUNK_OPEN:
+        return chunk->todo > 0 && step_open(chunk);
+    case CHUNK_DEAD:
+        return send_dead_letter(chunk);
+    case CHUNK_DONE:
+        break;
+    }
+    return false;
+}
