@@ -22,8 +22,7 @@ enum attempt_kind {
     ATTEMPT_REPLIED,     /* 4yz or 5yz: it provably has not; classify the reply */
     ATTEMPT_NOT_TAKEN,   /* connection never came up or ended before the whole final dot was handed to the socket */
     ATTEMPT_UNCONFIRMED, /* connection ended or time ran out after the final dot: nobody knows (RFC 1047) */
-    ATTEMPT_INVALID,     /* the bytes must not go on a wire (bare CR or LF, NUL, line > 998, 8-bit): our own fault */
-    ATTEMPT_KIND_COUNT
+    ATTEMPT_INVALID      /* the bytes must not go on a wire (bare CR or LF, NUL, line > 998, 8-bit): our own fault */
 };
 const char *attempt_kind_name(enum attempt_kind kind); /* "accepted", "replied", "not_taken", "unconfirmed", "invalid" */
 

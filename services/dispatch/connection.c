@@ -1,1 +1,375 @@
-/* in work */
+/* connection.c - moves bytes between the transaction and a socket that libcurl has connected, and keeps the clock. */
+#include "connection.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "connector_int.h"
+#include "tandem/clock.h"
+
+#define READ_BYTES 8192
+#define QUIT_WAIT_MS 2000 /* how long a relay may take to say good-bye */
+
+struct connection {
+    struct connector *connector;
+    const struct connection_ops *ops;
+    void *user;
+    CURL *easy;
+    struct smtp_transaction *tx; /* NULL while connecting */
+    struct handshake handshake;
+    char error_text[CURL_ERROR_SIZE];
+    uv_poll_t poll; /* only once up */
+    bool polls;
+    bool wants_write;
+    bool was_writing; /* what the loop was told last */
+    uv_timer_t timer;
+    uint64_t timer_due_us; /* when the timer fires; 0 = not running */
+    uint64_t deadline_us;  /* when the present wait is too long */
+    uint64_t progress;     /* as of the present wait */
+    enum smtp_wait wait;
+    bool was_idle;
+    bool quitting;
+    bool running; /* inside run */
+    bool closed;
+    int handles; /* still to be closed by the loop */
+};
+
+enum smtp_end connection_end(const struct connection *conn)
+{
+    return conn->tx ? smtp_transaction_end(conn->tx) : SMTP_OPEN;
+}
+
+bool connection_pipelining(const struct connection *conn)
+{
+    return conn->handshake.offer.pipelining && connector_relay(conn->connector)->pipelining;
+}
+
+uint64_t connection_mails(const struct connection *conn)
+{
+    return conn->tx ? smtp_transaction_mails(conn->tx) : 0;
+}
+
+static void handle_closed(uv_handle_t *handle)
+{
+    struct connection *conn = handle->data;
+
+    if (--conn->handles > 0)
+        return;
+    smtp_transaction_free(conn->tx);
+    free(conn);
+}
+
+/* Order matters: the loop lets go of the socket before libcurl closes it, or the number could be another's already. */
+void connection_close(struct connection *conn)
+{
+    if (conn->closed)
+        return;
+    conn->closed = true;
+    if (conn->polls)
+        uv_close((uv_handle_t *)&conn->poll, handle_closed);
+    uv_close((uv_handle_t *)&conn->timer, handle_closed);
+    connector_remove(conn->connector, conn->easy);
+    curl_easy_cleanup(conn->easy);
+    conn->easy = NULL;
+}
+
+int connection_open(struct connector *connector, const struct connection_ops *ops, void *user, struct connection **ret,
+                    struct td_err *reterr)
+{
+    const struct td_relay_settings *relay = connector_relay(connector);
+    struct connection *conn = calloc(1, sizeof(*conn));
+
+    if (!conn)
+        return td_fail(reterr, TD_ENOMEM, "connection to %s", relay->name);
+    conn->connector = connector;
+    conn->ops = ops;
+    conn->user = user;
+    handshake_init(&conn->handshake);
+    conn->easy = connector_easy(connector, &conn->handshake, conn->error_text);
+    if (!conn->easy || connector_add(connector, conn->easy, conn) < 0) {
+        curl_easy_cleanup(conn->easy);
+        free(conn);
+        return td_fail(reterr, TD_ENOMEM, "connection to %s", relay->name);
+    }
+    uv_timer_init(connector_loop(connector), &conn->timer);
+    conn->timer.data = conn;
+    conn->handles = 1;
+    *ret = conn;
+    return TD_OK;
+}
+
+/* ---- waits ---- */
+
+static uint64_t wait_us(const struct connection *conn, enum smtp_wait wait)
+{
+    const struct td_relay_settings *relay = connector_relay(conn->connector);
+    int64_t ms = relay->idle_timeout_ms;
+
+    if (conn->quitting && wait == SMTP_WAIT_COMMAND)
+        return QUIT_WAIT_MS * UINT64_C(1000);
+    switch (wait) {
+    case SMTP_WAIT_NOTHING:
+        break;
+    case SMTP_WAIT_COMMAND:
+        ms = relay->command_timeout_ms;
+        break;
+    case SMTP_WAIT_DATA:
+        ms = relay->data_timeout_ms;
+        break;
+    case SMTP_WAIT_FINAL:
+        ms = relay->final_timeout_ms;
+        break;
+    }
+    return (uint64_t)ms * 1000;
+}
+
+static void on_timer(uv_timer_t *timer);
+static void run(struct connection *conn);
+
+/* Deadlines move with every reply; the timer is only set when it would fire too late. Firing early costs a look. */
+static void set_deadline(struct connection *conn, uint64_t now_us)
+{
+    enum smtp_wait wait = smtp_transaction_wait(conn->tx);
+    uint64_t progress = smtp_transaction_progress(conn->tx);
+
+    if (conn->deadline_us == 0 || wait != conn->wait || progress != conn->progress) {
+        conn->wait = wait;
+        conn->progress = progress;
+        conn->deadline_us = now_us + wait_us(conn, wait);
+    }
+    if (conn->timer_due_us == 0 || conn->timer_due_us > conn->deadline_us) {
+        conn->timer_due_us = conn->deadline_us;
+        uv_update_time(connector_loop(conn->connector));
+        uv_timer_start(&conn->timer, on_timer, (conn->deadline_us - now_us) / 1000 + 1, 0);
+    }
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct connection *conn = timer->data;
+    uint64_t now_us = td_mono_us();
+
+    conn->timer_due_us = 0;
+    if (now_us < conn->deadline_us) {
+        set_deadline(conn, now_us);
+        return;
+    }
+    conn->deadline_us = 0;
+    if (conn->wait == SMTP_WAIT_NOTHING && smtp_transaction_idle(conn->tx)) {
+        conn->ops->stale(conn->user);
+        if (!conn->closed && conn->timer_due_us == 0)
+            set_deadline(conn, now_us);
+        return;
+    }
+    smtp_transaction_fail(conn->tx, conn->quitting ? SMTP_END_QUIT : SMTP_END_TIMEOUT);
+    run(conn);
+}
+
+/* ---- bytes ---- */
+
+/* Until there is no more: TLS may hold records that the socket no longer shows. */
+static void read_all(struct connection *conn)
+{
+    char data[READ_BYTES];
+
+    while (smtp_transaction_end(conn->tx) == SMTP_OPEN) {
+        size_t n = 0;
+        CURLcode rc = curl_easy_recv(conn->easy, data, sizeof(data), &n);
+
+        if (rc == CURLE_AGAIN)
+            return;
+        if (rc != CURLE_OK || n == 0) {
+            smtp_transaction_fail(conn->tx, conn->quitting ? SMTP_END_QUIT : SMTP_END_LOST);
+            return;
+        }
+        smtp_transaction_in(conn->tx, data, n, td_mono_us());
+    }
+}
+
+static void write_all(struct connection *conn)
+{
+    const char *data;
+    size_t len;
+
+    conn->wants_write = false;
+    while ((len = smtp_transaction_out(conn->tx, &data)) > 0) {
+        size_t n = 0;
+        CURLcode rc = curl_easy_send(conn->easy, data, len, &n);
+
+        if (rc == CURLE_AGAIN || (rc == CURLE_OK && n == 0)) {
+            conn->wants_write = true;
+            return;
+        }
+        if (rc != CURLE_OK) {
+            /* What the relay said before it hung up says more than the broken pipe. */
+            read_all(conn);
+            smtp_transaction_fail(conn->tx, SMTP_END_LOST);
+            return;
+        }
+        smtp_transaction_wrote(conn->tx, n, td_mono_us());
+    }
+}
+
+static void on_ready(uv_poll_t *poll, int status, int events)
+{
+    struct connection *conn = poll->data;
+
+    if (status < 0 || (events & (UV_READABLE | UV_DISCONNECT)))
+        read_all(conn);
+    run(conn);
+}
+
+static void watch(struct connection *conn)
+{
+    int events = UV_READABLE | (conn->wants_write ? UV_WRITABLE : 0);
+
+    /* uv_poll_start costs two system calls even when nothing changes. */
+    if (uv_is_active((uv_handle_t *)&conn->poll) && conn->was_writing == conn->wants_write)
+        return;
+    conn->was_writing = conn->wants_write;
+    uv_poll_start(&conn->poll, events, on_ready);
+}
+
+/* ---- running ---- */
+
+static void give_results(struct connection *conn)
+{
+    struct attempt_result result;
+    void *mail_user;
+
+    while (smtp_transaction_result(conn->tx, &mail_user, &result))
+        conn->ops->result(conn->user, mail_user, &result);
+}
+
+static void take_mails(struct connection *conn)
+{
+    struct attempt_result result;
+    struct smtp_mail mail;
+
+    while (!conn->quitting && smtp_transaction_room(conn->tx) && conn->ops->next(conn->user, &mail))
+        if (!smtp_transaction_start(conn->tx, &mail, &result))
+            conn->ops->result(conn->user, mail.user, &result);
+}
+
+static void run(struct connection *conn)
+{
+    bool idle;
+
+    if (conn->running || conn->closed)
+        return; /* whoever runs it now sees what changed */
+    conn->running = true;
+    do {
+        give_results(conn);
+        take_mails(conn);
+        write_all(conn);
+    } while (smtp_transaction_has_result(conn->tx));
+    conn->running = false;
+
+    if (smtp_transaction_end(conn->tx) != SMTP_OPEN) {
+        conn->ops->ended(conn->user, smtp_transaction_end(conn->tx));
+        connection_close(conn);
+        return;
+    }
+    watch(conn);
+    set_deadline(conn, td_mono_us());
+    idle = smtp_transaction_idle(conn->tx);
+    if (idle && !conn->was_idle) {
+        conn->was_idle = true;
+        conn->ops->idle(conn->user);
+    } else {
+        conn->was_idle = idle;
+    }
+}
+
+void connection_run(struct connection *conn)
+{
+    conn->was_idle = false; /* the pool has taken it off its list: it must hear again when there was nothing after all */
+    run(conn);
+}
+
+void connection_quit(struct connection *conn)
+{
+    conn->quitting = true;
+    smtp_transaction_quit(conn->tx);
+    run(conn);
+}
+
+void connection_noop(struct connection *conn)
+{
+    conn->was_idle = false;
+    smtp_transaction_noop(conn->tx);
+    run(conn);
+}
+
+/* ---- coming up ---- */
+
+static void fail(struct connection *conn, CURLcode rc, enum relay_event event, const char *detail)
+{
+    char text[160];
+
+    if (event == RELAY_EVENT_COUNT)
+        event = handshake_event(&conn->handshake, conn->easy, rc, connector_relay(conn->connector), conn->error_text, text,
+                                sizeof(text));
+    conn->ops->failed(conn->user, event, detail ? detail : text);
+    connection_close(conn);
+}
+
+/* libcurl has refused anything else already. This asks what the socket really is, and trusts nobody. */
+static bool is_encrypted(struct connection *conn)
+{
+    struct curl_tlssessioninfo *info = NULL;
+
+#ifdef TD_TEST_PLAINTEXT
+    if (connector_relay(conn->connector)->tls == TD_TLS_STARTTLS)
+        return true;
+#endif
+    return curl_easy_getinfo(conn->easy, CURLINFO_TLS_SSL_PTR, &info) == CURLE_OK && info && info->internals;
+}
+
+static int prepare(struct connection *conn)
+{
+    const struct td_relay_settings *relay = connector_relay(conn->connector);
+    struct smtp_offer offer = conn->handshake.offer;
+    curl_socket_t fd = CURL_SOCKET_BAD;
+
+    offer.pipelining = offer.pipelining && relay->pipelining;
+    if (relay->max_message_bytes > 0 && (offer.size_max == 0 || offer.size_max > (uint64_t)relay->max_message_bytes))
+        offer.size_max = (uint64_t)relay->max_message_bytes;
+    conn->tx = smtp_transaction_new(&offer);
+    if (!conn->tx || curl_easy_getinfo(conn->easy, CURLINFO_ACTIVESOCKET, &fd) != CURLE_OK || fd == CURL_SOCKET_BAD ||
+        uv_poll_init_socket(connector_loop(conn->connector), &conn->poll, fd) < 0)
+        return TD_EIO;
+    conn->poll.data = conn;
+    conn->polls = true;
+    conn->handles++;
+    return TD_OK;
+}
+
+void connection_connect_done(struct connection *conn, CURLcode rc)
+{
+    const struct td_relay_settings *relay = connector_relay(conn->connector);
+
+    if (rc != CURLE_OK) {
+        fail(conn, rc, RELAY_EVENT_COUNT, NULL);
+        return;
+    }
+    /* libcurl goes on without AUTH where the relay offers none, or fell back to HELO: credentials would never have been
+     * tried, and a "relaying denied" against every recipient would follow. */
+    if (relay->user && !conn->handshake.authenticated) {
+        fail(conn, rc, RELAY_EVENT_COUNT, NULL);
+        return;
+    }
+    if (prepare(conn) < 0) {
+        fail(conn, rc, RELAY_CONNECT, "out of memory");
+        return;
+    }
+    /* The first call also ties the connection to the handle again; until then libcurl would take it for an idle one that
+     * it may close. */
+    read_all(conn);
+    if (!is_encrypted(conn)) {
+        fail(conn, rc, RELAY_TLS, "not encrypted");
+        return;
+    }
+    conn->ops->up(conn->user);
+    run(conn);
+}

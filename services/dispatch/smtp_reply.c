@@ -1,13 +1,18 @@
 /* smtp_reply.c - one line at a time into a bounded buffer; a line is judged when its LF has come. */
 #include "smtp_reply.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define LINES_MAX 100
 
 void smtp_reply_reader_init(struct smtp_reply_reader *reader)
 {
-    memset(reader, 0, sizeof(*reader));
+    reader->line_len = 0;
+    reader->lines = 0;
+    reader->reply.code = 0;
+    reader->reply.enhanced[0] = '\0';
+    reader->reply.text[0] = '\0';
 }
 
 static bool is_digit(char c)
@@ -55,7 +60,7 @@ static void text_take(struct smtp_reply *reply, const char *text, size_t len)
     size_t enhanced = enhanced_len(text, len);
 
     if (enhanced && !reply->enhanced[0])
-        memcpy(reply->enhanced, text, enhanced);
+        snprintf(reply->enhanced, sizeof(reply->enhanced), "%.*s", (int)enhanced, text);
     /* Each line of a reply repeats the code; it is no part of the text. */
     if (enhanced && strlen(reply->enhanced) == enhanced && memcmp(reply->enhanced, text, enhanced) == 0) {
         text += enhanced;

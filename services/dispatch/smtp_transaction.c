@@ -1,1 +1,685 @@
-/* in work */
+/* smtp_transaction.c - two tables: what a reply means to what was asked, and the states of one mail.
+ *
+ * Everything written is a command or content with a position in the stream; the commands that expect a reply stand in
+ * `asks`, in order, because replies come in order (RFC 2920 s.3.1). A reply answers the oldest ask, and only when that was
+ * handed to the socket; anything else means that the two sides no longer agree on where they are: the connection ends. */
+#include "smtp_transaction.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "smtp_content.h"
+
+#define CHUNK_BYTES (64 * 1024)  /* content composed at once: four TLS records */
+#define COMMANDS_BYTES 2048      /* room behind the content for the dot and the next envelope (< 700 bytes) */
+#define PATH_MAX_OCTETS 254      /* RFC 5321 s.4.5.3.1.3, without <> */
+#define ASKS_MAX 8               /* final, RSET, MAIL, RCPT, DATA are the most at once */
+
+enum ask { ASK_MAIL, ASK_RCPT, ASK_DATA, ASK_FINAL, ASK_EMPTY_DOT, ASK_RSET, ASK_NOOP, ASK_QUIT, ASK_COUNT };
+enum reply_kind { REPLY_2YZ, REPLY_354, REPLY_3YZ, REPLY_REFUSAL, REPLY_CLOSING, REPLY_KIND_COUNT };
+enum meaning {
+    MEANS_GARBAGE = 0, /* cannot belong to this: end the connection */
+    MEANS_GO_ON,
+    MEANS_SEND,     /* the content may come */
+    MEANS_ACCEPTED, /* the relay has the mail */
+    MEANS_REFUSED,  /* the relay has not got it, and the connection stays good */
+    MEANS_CLOSING,  /* refused, and the relay hangs up */
+    MEANS_BYE
+};
+
+static const enum meaning meaning[ASK_COUNT][REPLY_KIND_COUNT] = {
+    /*                  2yz             354            3yz  4yz 5yz        421, 4.4.2 */
+    [ASK_MAIL]      = {MEANS_GO_ON,    0,             0,    MEANS_REFUSED, MEANS_CLOSING},
+    [ASK_RCPT]      = {MEANS_GO_ON,    0,             0,    MEANS_REFUSED, MEANS_CLOSING},
+    [ASK_DATA]      = {0,              MEANS_SEND,    0,    MEANS_REFUSED, MEANS_CLOSING},
+    [ASK_FINAL]     = {MEANS_ACCEPTED, 0,             0,    MEANS_REFUSED, MEANS_CLOSING},
+    [ASK_EMPTY_DOT] = {MEANS_GO_ON,    0,             0,    MEANS_GO_ON,   MEANS_CLOSING},
+    [ASK_RSET]      = {MEANS_GO_ON,    0,             0,    0,             MEANS_CLOSING},
+    [ASK_NOOP]      = {MEANS_GO_ON,    0,             0,    0,             MEANS_CLOSING},
+    [ASK_QUIT]      = {MEANS_BYE,      MEANS_BYE, MEANS_BYE, MEANS_BYE,    MEANS_BYE},
+};
+
+enum mail_state { MS_NONE = 0, MS_QUEUED, MS_ENVELOPE, MS_BODY, MS_FINAL, MS_REFUSED, MS_COUNT };
+enum mail_event { ME_START, ME_ASK, ME_GO, ME_DOT, ME_REFUSE, ME_SETTLE, ME_COUNT };
+
+/* NONE -> QUEUED -> ENVELOPE -> BODY -> FINAL -> NONE      A cell left out is forbidden.
+ *                       |         |
+ *                       v         +--> NONE                REFUSED: its result is out, replies to the rest of its
+ *                    REFUSED --> NONE                      pipelined envelope are still to be read. */
+static const struct {
+    bool legal;
+    enum mail_state to;
+} next_state[MS_COUNT][ME_COUNT] = {
+    [MS_NONE] = {[ME_START] = {true, MS_QUEUED}},
+    [MS_QUEUED] = {[ME_ASK] = {true, MS_ENVELOPE}, [ME_SETTLE] = {true, MS_NONE}},
+    [MS_ENVELOPE] = {[ME_ASK] = {true, MS_ENVELOPE},
+                     [ME_GO] = {true, MS_BODY},
+                     [ME_REFUSE] = {true, MS_REFUSED},
+                     [ME_SETTLE] = {true, MS_NONE}},
+    [MS_BODY] = {[ME_DOT] = {true, MS_FINAL}, [ME_SETTLE] = {true, MS_NONE}},
+    [MS_FINAL] = {[ME_SETTLE] = {true, MS_NONE}},
+    [MS_REFUSED] = {[ME_SETTLE] = {true, MS_NONE}},
+};
+
+struct in_flight {
+    enum mail_state state;
+    enum smtp_phase phase; /* what is asked next or waits for its reply, PHASE_MAIL .. PHASE_DATA */
+    struct smtp_mail mail;
+    size_t bytes;
+    size_t dots;
+    size_t asked;    /* commands composed: 0..3 of MAIL, RCPT, DATA */
+    uint64_t serial; /* order of start */
+    uint64_t dot_at; /* stream position behind the final dot; 0 = not composed */
+    uint64_t dot_us; /* when that position was handed over */
+    bool reused;
+};
+
+struct pending_ask {
+    enum ask what;
+    struct in_flight *mail; /* NULL: RSET, NOOP, QUIT */
+    uint64_t at;            /* stream position behind the command */
+};
+
+struct done_mail {
+    void *user;
+    struct attempt_result result;
+};
+
+struct smtp_transaction {
+    struct smtp_offer offer;
+    enum smtp_end end;
+    struct in_flight flight[SMTP_IN_FLIGHT_MAX];
+    struct pending_ask asks[ASKS_MAX];
+    size_t ask_first, ask_count;
+    struct done_mail results[SMTP_IN_FLIGHT_MAX];
+    size_t result_first, result_count;
+    struct in_flight *body; /* whose content is being composed */
+    struct smtp_content_reader content;
+    bool owes_dot;  /* a 354 for a refused mail must be answered by a dot alone */
+    bool owes_rset; /* a refused mail has left a transaction open */
+    bool wants_noop;
+    bool wants_quit, quit_asked;
+    uint64_t mails;
+    uint64_t progress;
+    uint64_t composed; /* stream position behind everything composed */
+    uint64_t sent;     /* and behind what was handed to the socket */
+    struct smtp_reply_reader reader;
+    size_t out_off, out_len;
+    char out[CHUNK_BYTES + COMMANDS_BYTES];
+};
+
+const char *smtp_phase_name(enum smtp_phase phase)
+{
+    static const char *const name[PHASE_COUNT] = {"connect", "mail", "rcpt", "data", "body", "final"};
+
+    return (unsigned)phase < PHASE_COUNT ? name[phase] : "?";
+}
+
+const char *attempt_kind_name(enum attempt_kind kind)
+{
+    static const char *const name[] = {"accepted", "replied", "not_taken", "unconfirmed", "invalid"};
+
+    return (unsigned)kind < sizeof(name) / sizeof(name[0]) ? name[kind] : "?";
+}
+
+struct smtp_transaction *smtp_transaction_new(const struct smtp_offer *offer)
+{
+    struct smtp_transaction *tx = calloc(1, sizeof(*tx));
+
+    if (!tx)
+        return NULL;
+    tx->offer = *offer;
+    smtp_reply_reader_init(&tx->reader);
+    return tx;
+}
+
+void smtp_transaction_free(struct smtp_transaction *tx)
+{
+    free(tx);
+}
+
+/* Alone writes mail->state. */
+static void mail_step(struct in_flight *mail, enum mail_event event)
+{
+    assert(next_state[mail->state][event].legal);
+    mail->state = next_state[mail->state][event].to;
+}
+
+static size_t in_flight_max(const struct smtp_transaction *tx)
+{
+    return tx->offer.pipelining ? SMTP_IN_FLIGHT_MAX : 1;
+}
+
+/* ---- results ---- */
+
+static void result_push(struct smtp_transaction *tx, struct in_flight *mail, enum attempt_kind kind,
+                        enum smtp_phase phase, const struct smtp_reply *reply, uint64_t now_us)
+{
+    struct done_mail *done = &tx->results[(tx->result_first + tx->result_count) % SMTP_IN_FLIGHT_MAX];
+
+    assert(tx->result_count < SMTP_IN_FLIGHT_MAX);
+    tx->result_count++;
+    done->user = mail->mail.user;
+    done->result.kind = kind;
+    done->result.phase = phase;
+    done->result.reused = mail->reused;
+    done->result.final_us = kind == ATTEMPT_ACCEPTED && now_us > mail->dot_us ? now_us - mail->dot_us : 0;
+    if (reply)
+        done->result.reply = *reply;
+    else
+        memset(&done->result.reply, 0, sizeof(done->result.reply));
+}
+
+bool smtp_transaction_result(struct smtp_transaction *tx, void **ret_user, struct attempt_result *ret)
+{
+    struct done_mail *done = &tx->results[tx->result_first];
+
+    if (tx->result_count == 0)
+        return false;
+    *ret_user = done->user;
+    *ret = done->result;
+    tx->result_first = (tx->result_first + 1) % SMTP_IN_FLIGHT_MAX;
+    tx->result_count--;
+    return true;
+}
+
+bool smtp_transaction_has_result(const struct smtp_transaction *tx)
+{
+    return tx->result_count > 0;
+}
+
+static bool dot_was_handed_over(const struct smtp_transaction *tx, const struct in_flight *mail)
+{
+    return mail->dot_at != 0 && tx->sent >= mail->dot_at;
+}
+
+static struct in_flight *oldest(struct smtp_transaction *tx)
+{
+    struct in_flight *found = NULL;
+
+    for (size_t i = 0; i < SMTP_IN_FLIGHT_MAX; i++) {
+        struct in_flight *mail = &tx->flight[i];
+
+        if (mail->state != MS_NONE && (!found || mail->serial < found->serial))
+            found = mail;
+    }
+    return found;
+}
+
+static enum smtp_phase phase_of(const struct smtp_transaction *tx, const struct in_flight *mail)
+{
+    if (dot_was_handed_over(tx, mail))
+        return PHASE_FINAL;
+    return mail->state == MS_BODY || mail->state == MS_FINAL ? PHASE_BODY : mail->phase;
+}
+
+/* The end of the connection: what is known about each mail follows from its phase alone. */
+static void end_all(struct smtp_transaction *tx, enum smtp_end why)
+{
+    struct in_flight *mail;
+
+    if (tx->end != SMTP_OPEN)
+        return;
+    tx->end = why;
+    while ((mail = oldest(tx))) {
+        if (mail->state != MS_REFUSED)
+            result_push(tx, mail, dot_was_handed_over(tx, mail) ? ATTEMPT_UNCONFIRMED : ATTEMPT_NOT_TAKEN,
+                        phase_of(tx, mail), NULL, 0);
+        mail_step(mail, ME_SETTLE);
+    }
+    tx->body = NULL;
+    tx->ask_count = 0;
+    tx->out_off = tx->out_len = 0; /* nothing more goes out: above all no dot behind half a mail */
+}
+
+void smtp_transaction_fail(struct smtp_transaction *tx, enum smtp_end why)
+{
+    end_all(tx, why);
+}
+
+/* ---- starting ---- */
+
+static bool path_fit(const char *path)
+{
+    size_t len = strlen(path);
+
+    /* A CR or LF here would start a new command. td_addr_check has been here before; this wall does not lean on it. */
+    for (size_t i = 0; i < len; i++)
+        if (path[i] < ' ' || path[i] > '~' || path[i] == '<' || path[i] == '>')
+            return false;
+    return len <= PATH_MAX_OCTETS;
+}
+
+bool smtp_transaction_room(const struct smtp_transaction *tx)
+{
+    size_t used = tx->result_count;
+
+    if (tx->end != SMTP_OPEN || tx->wants_quit)
+        return false;
+    for (size_t i = 0; i < SMTP_IN_FLIGHT_MAX; i++) {
+        used += tx->flight[i].state != MS_NONE;
+        if (tx->flight[i].state == MS_QUEUED || tx->flight[i].state == MS_ENVELOPE)
+            return false;
+    }
+    return used < in_flight_max(tx);
+}
+
+static int refuse_here(struct attempt_result *ret, enum attempt_kind kind, bool reused)
+{
+    memset(ret, 0, sizeof(*ret));
+    ret->kind = kind;
+    ret->phase = PHASE_MAIL;
+    ret->reused = reused;
+    if (kind == ATTEMPT_REPLIED) {
+        ret->reply.code = 552;
+        snprintf(ret->reply.enhanced, sizeof(ret->reply.enhanced), "5.3.4");
+        snprintf(ret->reply.text, sizeof(ret->reply.text), "larger than the SIZE that the relay offers");
+    }
+    return 0;
+}
+
+int smtp_transaction_start(struct smtp_transaction *tx, const struct smtp_mail *mail, struct attempt_result *ret)
+{
+    struct in_flight *slot = NULL;
+    bool reused = tx->mails > 0;
+    size_t bytes, dots;
+
+    assert(smtp_transaction_room(tx));
+    if (!path_fit(mail->reverse_path) || !mail->recipient[0] || !path_fit(mail->recipient) ||
+        !smtp_content_check(mail->slices, mail->slice_count, &bytes, &dots))
+        return refuse_here(ret, ATTEMPT_INVALID, reused);
+    if (tx->offer.size_max > 0 && bytes > tx->offer.size_max)
+        return refuse_here(ret, ATTEMPT_REPLIED, reused);
+
+    for (size_t i = 0; i < SMTP_IN_FLIGHT_MAX && !slot; i++)
+        if (tx->flight[i].state == MS_NONE)
+            slot = &tx->flight[i];
+    assert(slot);
+    *slot = (struct in_flight){.phase = PHASE_MAIL, .mail = *mail, .bytes = bytes, .dots = dots, .reused = reused};
+    slot->serial = tx->mails++;
+    mail_step(slot, ME_START);
+    return 1;
+}
+
+void smtp_transaction_noop(struct smtp_transaction *tx)
+{
+    tx->wants_noop = true;
+}
+
+void smtp_transaction_quit(struct smtp_transaction *tx)
+{
+    tx->wants_quit = true;
+}
+
+/* ---- composing ---- */
+
+static void compose(struct smtp_transaction *tx, const char *bytes, size_t len)
+{
+    assert(len <= sizeof(tx->out) - tx->out_len);
+    memcpy(tx->out + tx->out_len, bytes, len);
+    tx->out_len += len;
+    tx->composed += len;
+}
+
+static void ask(struct smtp_transaction *tx, enum ask what, struct in_flight *mail)
+{
+    struct pending_ask *entry = &tx->asks[(tx->ask_first + tx->ask_count) % ASKS_MAX];
+
+    assert(tx->ask_count < ASKS_MAX);
+    *entry = (struct pending_ask){what, mail, tx->composed};
+    tx->ask_count++;
+}
+
+static void compose_ask(struct smtp_transaction *tx, enum ask what, struct in_flight *mail)
+{
+    char line[PATH_MAX_OCTETS + 64];
+    int len = 0;
+
+    switch (what) {
+    case ASK_MAIL:
+        len = snprintf(line, sizeof(line), "MAIL FROM:<%s>", mail->mail.reverse_path);
+        if (tx->offer.size)
+            len += snprintf(line + len, sizeof(line) - (size_t)len, " SIZE=%zu", mail->bytes);
+        len += snprintf(line + len, sizeof(line) - (size_t)len, "\r\n");
+        break;
+    case ASK_RCPT:
+        len = snprintf(line, sizeof(line), "RCPT TO:<%s>\r\n", mail->mail.recipient);
+        break;
+    case ASK_DATA:
+        len = snprintf(line, sizeof(line), "DATA\r\n");
+        break;
+    case ASK_FINAL:
+    case ASK_EMPTY_DOT:
+        len = snprintf(line, sizeof(line), ".\r\n");
+        break;
+    case ASK_RSET:
+        len = snprintf(line, sizeof(line), "RSET\r\n");
+        break;
+    case ASK_NOOP:
+        len = snprintf(line, sizeof(line), "NOOP\r\n");
+        break;
+    case ASK_QUIT:
+        len = snprintf(line, sizeof(line), "QUIT\r\n");
+        break;
+    case ASK_COUNT:
+        break;
+    }
+    assert(len > 0 && (size_t)len < sizeof(line));
+    compose(tx, line, (size_t)len);
+    ask(tx, what, mail);
+}
+
+/* @return true when the content is whole and its dot behind it */
+static bool compose_content(struct smtp_transaction *tx)
+{
+    struct in_flight *mail = tx->body;
+    size_t n;
+
+    if (tx->out_len < CHUNK_BYTES) {
+        n = smtp_content_copy(&tx->content, tx->out + tx->out_len, CHUNK_BYTES - tx->out_len);
+        tx->out_len += n;
+        tx->composed += n;
+    }
+    if (!smtp_content_at_end(&tx->content))
+        return false;
+    /* The content ends in CRLF, so this makes CRLF . CRLF, in the same write. */
+    compose_ask(tx, ASK_FINAL, mail);
+    mail->dot_at = tx->composed;
+    mail_step(mail, ME_DOT);
+    tx->body = NULL;
+    return true;
+}
+
+static bool data_is_asked(const struct smtp_transaction *tx)
+{
+    for (size_t i = 0; i < tx->ask_count; i++)
+        if (tx->asks[(tx->ask_first + i) % ASKS_MAX].what == ASK_DATA)
+            return true;
+    return false;
+}
+
+/* DATA is the last of a group: what may follow hangs on its reply. In lock step everything is. */
+static bool may_command(const struct smtp_transaction *tx)
+{
+    return tx->offer.pipelining ? !data_is_asked(tx) : tx->ask_count == 0;
+}
+
+static struct in_flight *next_to_ask(struct smtp_transaction *tx)
+{
+    for (size_t i = 0; i < SMTP_IN_FLIGHT_MAX; i++) {
+        struct in_flight *mail = &tx->flight[i];
+
+        if (mail->state == MS_QUEUED || (mail->state == MS_ENVELOPE && mail->asked < 3))
+            return mail;
+    }
+    return NULL;
+}
+
+/* Compose one thing. @return false when nothing may be composed now */
+static bool compose_next(struct smtp_transaction *tx)
+{
+    struct in_flight *mail;
+
+    if (tx->owes_dot) {
+        compose_ask(tx, ASK_EMPTY_DOT, NULL);
+        tx->owes_dot = false;
+        return true;
+    }
+    if (tx->body)
+        return compose_content(tx);
+    if (!may_command(tx))
+        return false;
+    if (tx->owes_rset) {
+        compose_ask(tx, ASK_RSET, NULL);
+        tx->owes_rset = false;
+        return true;
+    }
+    mail = next_to_ask(tx);
+    if (mail) {
+        static const enum ask order[] = {ASK_MAIL, ASK_RCPT, ASK_DATA};
+
+        mail_step(mail, ME_ASK);
+        compose_ask(tx, order[mail->asked++], mail);
+        return true;
+    }
+    if (tx->ask_count > 0 || smtp_transaction_busy(tx))
+        return false;
+    if (tx->wants_noop) {
+        tx->wants_noop = false;
+        compose_ask(tx, ASK_NOOP, NULL);
+        return true;
+    }
+    if (tx->wants_quit && !tx->quit_asked) {
+        tx->quit_asked = true;
+        compose_ask(tx, ASK_QUIT, NULL);
+        return true;
+    }
+    return false;
+}
+
+size_t smtp_transaction_out(struct smtp_transaction *tx, const char **ret_data)
+{
+    if (tx->out_off == tx->out_len && tx->end == SMTP_OPEN) {
+        tx->out_off = tx->out_len = 0;
+        while (compose_next(tx))
+            ;
+    }
+    *ret_data = tx->out + tx->out_off;
+    return tx->out_len - tx->out_off;
+}
+
+void smtp_transaction_wrote(struct smtp_transaction *tx, size_t n, uint64_t now_us)
+{
+    assert(n <= tx->out_len - tx->out_off);
+    if (n == 0)
+        return;
+    tx->out_off += n;
+    tx->sent += n;
+    tx->progress++;
+    for (size_t i = 0; i < SMTP_IN_FLIGHT_MAX; i++) {
+        struct in_flight *mail = &tx->flight[i];
+
+        if (mail->state == MS_FINAL && mail->dot_us == 0 && dot_was_handed_over(tx, mail))
+            mail->dot_us = now_us;
+    }
+}
+
+/* ---- replies ---- */
+
+static enum reply_kind kind_of(const struct smtp_reply *reply)
+{
+    if (reply->code == 421 || (reply->code >= 400 && strcmp(reply->enhanced, "4.4.2") == 0))
+        return REPLY_CLOSING; /* 4.4.2 is "bad connection": a relay that timed out says so and hangs up */
+    if (reply->code >= 400)
+        return REPLY_REFUSAL;
+    if (reply->code == 354)
+        return REPLY_354;
+    return reply->code >= 300 ? REPLY_3YZ : REPLY_2YZ;
+}
+
+/* All replies to this mail have been read, none took it. */
+static void mail_synced(struct smtp_transaction *tx, struct in_flight *mail, bool transaction_open)
+{
+    mail_step(mail, ME_SETTLE);
+    tx->owes_rset = transaction_open;
+}
+
+static void reply_go_on(struct smtp_transaction *tx, const struct pending_ask *asked)
+{
+    (void)tx;
+    if (asked->mail && asked->mail->state == MS_ENVELOPE)
+        asked->mail->phase = asked->what == ASK_MAIL ? PHASE_RCPT : PHASE_DATA;
+}
+
+static void reply_send(struct smtp_transaction *tx, struct in_flight *mail)
+{
+    if (mail->state == MS_REFUSED) {
+        /* RFC 2920 s.3.1: DATA was taken although no recipient was. An empty message ends it. */
+        tx->owes_dot = true;
+        mail_synced(tx, mail, false);
+        return;
+    }
+    mail_step(mail, ME_GO);
+    mail->phase = PHASE_BODY;
+    tx->body = mail;
+    smtp_content_begin(&tx->content, mail->mail.slices, mail->mail.slice_count, mail->dots);
+}
+
+static void reply_refused(struct smtp_transaction *tx, const struct pending_ask *asked, const struct smtp_reply *reply)
+{
+    struct in_flight *mail = asked->mail;
+    bool more_to_read = tx->offer.pipelining && asked->what != ASK_DATA;
+
+    if (asked->what == ASK_FINAL) {
+        result_push(tx, mail, ATTEMPT_REPLIED, PHASE_FINAL, reply, 0);
+        mail_step(mail, ME_SETTLE);
+        return;
+    }
+    if (mail->state == MS_ENVELOPE) {
+        result_push(tx, mail, ATTEMPT_REPLIED, mail->phase, reply, 0);
+        mail_step(mail, ME_REFUSE);
+    }
+    if (!more_to_read)
+        mail_synced(tx, mail, true);
+}
+
+/* The relay hangs up with a reason: that is the answer to the mail it stands against, and the end for those behind. */
+static void reply_closing(struct smtp_transaction *tx, struct in_flight *mail, enum smtp_phase phase,
+                          const struct smtp_reply *reply, enum smtp_end why)
+{
+    if (mail && mail->state != MS_REFUSED) {
+        result_push(tx, mail, ATTEMPT_REPLIED, phase, reply, 0);
+        mail_step(mail, ME_SETTLE);
+    }
+    end_all(tx, why);
+}
+
+/* A reply before its command was out. Only a refusal in the middle of the content makes sense: the dot is not out, so
+ * the relay cannot have the mail, but the rest of the content would be read as commands: end here. */
+static void reply_early(struct smtp_transaction *tx, struct in_flight *mail, const struct smtp_reply *reply)
+{
+    if (mail && reply->code >= 400)
+        reply_closing(tx, mail, PHASE_BODY, reply, reply->code == 421 ? SMTP_END_421 : SMTP_END_GARBAGE);
+    else
+        end_all(tx, reply->code == 421 ? SMTP_END_421 : SMTP_END_GARBAGE);
+}
+
+static void reply_take(struct smtp_transaction *tx, const struct smtp_reply *reply, uint64_t now_us)
+{
+    struct pending_ask asked;
+    bool is_out;
+
+    tx->progress++;
+    if (tx->ask_count == 0) {
+        reply_early(tx, tx->body, reply);
+        return;
+    }
+    asked = tx->asks[tx->ask_first];
+    is_out = tx->sent >= asked.at;
+    if (!is_out) {
+        reply_early(tx, asked.what == ASK_FINAL ? asked.mail : NULL, reply);
+        return;
+    }
+    tx->ask_first = (tx->ask_first + 1) % ASKS_MAX;
+    tx->ask_count--;
+    switch (meaning[asked.what][kind_of(reply)]) {
+    case MEANS_GO_ON:
+        reply_go_on(tx, &asked);
+        break;
+    case MEANS_SEND:
+        reply_send(tx, asked.mail);
+        break;
+    case MEANS_ACCEPTED:
+        result_push(tx, asked.mail, ATTEMPT_ACCEPTED, PHASE_FINAL, reply, now_us);
+        mail_step(asked.mail, ME_SETTLE);
+        break;
+    case MEANS_REFUSED:
+        reply_refused(tx, &asked, reply);
+        break;
+    case MEANS_CLOSING:
+        reply_closing(tx, asked.mail, asked.what == ASK_FINAL ? PHASE_FINAL : asked.mail ? asked.mail->phase : PHASE_MAIL,
+                      reply, SMTP_END_421);
+        break;
+    case MEANS_BYE:
+        end_all(tx, SMTP_END_QUIT);
+        break;
+    case MEANS_GARBAGE:
+        end_all(tx, SMTP_END_GARBAGE);
+        break;
+    }
+}
+
+void smtp_transaction_in(struct smtp_transaction *tx, const char *data, size_t len, uint64_t now_us)
+{
+    while (len > 0 && tx->end == SMTP_OPEN) {
+        struct smtp_reply reply;
+        size_t used = 0;
+        int rc = smtp_reply_feed(&tx->reader, data, len, &used, &reply);
+
+        data += used;
+        len -= used;
+        if (rc < 0)
+            end_all(tx, SMTP_END_GARBAGE);
+        else if (rc > 0)
+            reply_take(tx, &reply, now_us);
+    }
+}
+
+/* ---- questions ---- */
+
+bool smtp_transaction_busy(const struct smtp_transaction *tx)
+{
+    for (size_t i = 0; i < SMTP_IN_FLIGHT_MAX; i++)
+        if (tx->flight[i].state != MS_NONE)
+            return true;
+    return false;
+}
+
+bool smtp_transaction_idle(const struct smtp_transaction *tx)
+{
+    return !smtp_transaction_busy(tx) && tx->ask_count == 0 && tx->out_off == tx->out_len && tx->result_count == 0 &&
+           !tx->owes_dot && !tx->owes_rset && !tx->wants_noop && !tx->wants_quit;
+}
+
+enum smtp_end smtp_transaction_end(const struct smtp_transaction *tx)
+{
+    return tx->end;
+}
+
+enum smtp_wait smtp_transaction_wait(const struct smtp_transaction *tx)
+{
+    if (tx->end != SMTP_OPEN)
+        return SMTP_WAIT_NOTHING;
+    if (tx->body || tx->out_off < tx->out_len)
+        return SMTP_WAIT_DATA;
+    if (tx->ask_count == 0)
+        return SMTP_WAIT_NOTHING;
+    switch (tx->asks[tx->ask_first].what) {
+    case ASK_FINAL:
+    case ASK_EMPTY_DOT:
+        return SMTP_WAIT_FINAL;
+    case ASK_DATA:
+        return SMTP_WAIT_DATA;
+    case ASK_MAIL:
+    case ASK_RCPT:
+    case ASK_RSET:
+    case ASK_NOOP:
+    case ASK_QUIT:
+    case ASK_COUNT:
+        break;
+    }
+    return SMTP_WAIT_COMMAND;
+}
+
+uint64_t smtp_transaction_progress(const struct smtp_transaction *tx)
+{
+    return tx->progress;
+}
+
+uint64_t smtp_transaction_mails(const struct smtp_transaction *tx)
+{
+    return tx->mails;
+}

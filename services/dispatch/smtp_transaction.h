@@ -1,0 +1,90 @@
+/* smtp_transaction.h - the client's side of SMTP on one connection after EHLO and AUTH (RFC 5321, 2920, 1870). Pure.
+ *
+ * Bytes and time come in as arguments, bytes to write come out; whoever owns the socket moves them (connection.c).
+ * Exact about the phase: a mail counts as not taken until the last byte of its final dot was handed to the socket.
+ *
+ *   lock step   MAIL -> 250, RCPT -> 250, DATA -> 354, content and dot -> 250
+ *   PIPELINING  MAIL+RCPT+DATA -> 250 250 354, [content and dot + MAIL+RCPT+DATA of the next] -> 250, 250 250 354 ...
+ *
+ * so a mail costs one round trip. Two mails can be in flight: one waits for its last reply while the next has its
+ * envelope out. */
+#ifndef SMTP_TRANSACTION_H
+#define SMTP_TRANSACTION_H
+
+#include "attempt.h"
+
+#define SMTP_IN_FLIGHT_MAX 2
+
+/* What EHLO offered, as far as it matters here. */
+struct smtp_offer {
+    bool pipelining;
+    bool size;         /* SIZE= may be said */
+    uint64_t size_max; /* largest message it takes, octets; 0 = not said */
+};
+
+/* One mail with one recipient; all borrowed until its result is out. */
+struct smtp_mail {
+    const char *reverse_path; /* without <>; "" = null */
+    const char *recipient;    /* without <> */
+    const struct slice *slices;
+    size_t slice_count;
+    void *user;
+};
+
+enum smtp_end {
+    SMTP_OPEN,        /* usable */
+    SMTP_END_QUIT,    /* we said QUIT and it was answered */
+    SMTP_END_421,     /* the relay said that it closes (421, or 4.4.2 to whatever) */
+    SMTP_END_GARBAGE, /* a reply that cannot belong: out of step for good */
+    SMTP_END_LOST,    /* closed or reset by the other side */
+    SMTP_END_TIMEOUT
+};
+
+/* Which of the three waits of RFC 5321 s.4.5.3.2 is under way. */
+enum smtp_wait { SMTP_WAIT_NOTHING, SMTP_WAIT_COMMAND, SMTP_WAIT_DATA, SMTP_WAIT_FINAL };
+
+struct smtp_transaction; /* about 70 KB: it holds the send buffer */
+
+/** @return NULL when out of memory; free with smtp_transaction_free */
+struct smtp_transaction *smtp_transaction_new(const struct smtp_offer *offer);
+void smtp_transaction_free(struct smtp_transaction *tx); /* NULL is fine */
+
+/** May another mail be started? true on an idle connection; with PIPELINING also once the mail before has its 354. */
+bool smtp_transaction_room(const struct smtp_transaction *tx);
+/**
+ * Take a mail (only when there is room).
+ * @return 1: begun, its result comes by smtp_transaction_result; 0: *ret is its result and nothing was or will be
+ *         sent for it: ATTEMPT_INVALID, or REPLIED 552 5.3.4 when it is larger than the relay takes (RFC 1870)
+ */
+int smtp_transaction_start(struct smtp_transaction *tx, const struct smtp_mail *mail, struct attempt_result *ret);
+/** Ask for a sign of life; on success the connection is idle again, else it ends. */
+void smtp_transaction_noop(struct smtp_transaction *tx);
+/** Say QUIT as soon as nothing is in flight. No more mail can be started. */
+void smtp_transaction_quit(struct smtp_transaction *tx);
+
+/** Bytes to write now. They stay where they are until smtp_transaction_wrote took them (a TLS write that would block
+ * must be repeated with the same bytes). @return their number, 0: nothing */
+size_t smtp_transaction_out(struct smtp_transaction *tx, const char **ret_data);
+/** n of those bytes were handed to the socket. */
+void smtp_transaction_wrote(struct smtp_transaction *tx, size_t n, uint64_t now_us);
+/** Bytes came from the relay. */
+void smtp_transaction_in(struct smtp_transaction *tx, const char *data, size_t len, uint64_t now_us);
+/** The connection is gone, or a wait was too long: every mail in flight gets its result by its phase. */
+void smtp_transaction_fail(struct smtp_transaction *tx, enum smtp_end why);
+
+/** Take the next result. @return false when there is none */
+bool smtp_transaction_result(struct smtp_transaction *tx, void **ret_user, struct attempt_result *ret);
+bool smtp_transaction_has_result(const struct smtp_transaction *tx);
+/** Is a mail in flight whose envelope or content is out? */
+bool smtp_transaction_busy(const struct smtp_transaction *tx);
+/** Nothing in flight, nothing to write, no reply to come. */
+bool smtp_transaction_idle(const struct smtp_transaction *tx);
+enum smtp_end smtp_transaction_end(const struct smtp_transaction *tx);
+enum smtp_wait smtp_transaction_wait(const struct smtp_transaction *tx);
+/** Rises with every whole reply and every write: a wait starts anew then (never with a part of a reply, which a relay
+ * could drip for ever). */
+uint64_t smtp_transaction_progress(const struct smtp_transaction *tx);
+/** Mails begun on this connection. */
+uint64_t smtp_transaction_mails(const struct smtp_transaction *tx);
+
+#endif /* SMTP_TRANSACTION_H */
