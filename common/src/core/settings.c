@@ -66,6 +66,8 @@ int td_settings_assign(struct td_settings *settings, int relay_index, const stru
         snprintf(why, sizeof(why), td_opt_has_file(opt) ? "given twice, or both as value and as file" : "given twice");
         return fail_as(settings, a->layer, a->line, a->shown, why, reterr);
     }
+    if (a->is_list && opt->type != TD_OPT_STRINGS)
+        return fail_as(settings, a->layer, a->line, a->shown, "takes one value, not a list", reterr);
     if (a->is_file) {
         if (a->is_list || !*a->items[0])
             return fail_as(settings, a->layer, a->line, a->shown, "takes the path of a file", reterr);

@@ -111,8 +111,9 @@ static void document_markdown(FILE *out)
           "A secret is better kept in a file: `password_file:` beside `password:`, `TANDEM_REDIS_PASSWORD_FILE` beside\n"
           "`TANDEM_REDIS_PASSWORD`. One line end at its end is cut. A relative path starts at the working directory.\n\n"
           "Durations are a whole number with `ms`, `s`, `m`, `h` or `d`; sizes bytes, or a number with `KiB`, `MiB` or\n"
-          "`GiB`. Lists are YAML lists, or text with commas. Unknown names, in the file or beginning with `TANDEM_`, are\n"
-          "refused with the nearest known one; so is a key given twice. YAML anchors and aliases are not supported.\n"
+          "`GiB`. Lists are YAML lists, or text with commas. In the file `dispatch.window: 500` is the same as\n"
+          "`window: 500` below `dispatch:`. Unknown names, in the file or beginning with `TANDEM_`, are refused with the\n"
+          "nearest known one; so is a key given twice. YAML anchors and aliases are not supported.\n"
           "`--check-config` says `ok` or what is wrong, `--print-config` shows each value and where it came from.\n",
           out);
     for (size_t i = 0; i < td_opt_count; i++) {

@@ -452,7 +452,7 @@ static size_t distance(const char *a, const char *b)
 
 const char *td_nearest(const char *name, const char *const *names, size_t count)
 {
-    size_t best = 2 + strnlen(name, NEAREST_MAX) / 5; /* past this a guess confuses more than it helps */
+    size_t len = strnlen(name, NEAREST_MAX), best = len < 5 ? 1 : len < 10 ? 2 : 3; /* past this a guess confuses */
     const char *found = NULL;
 
     for (size_t i = 0; i < count; i++) {
