@@ -1,0 +1,241 @@
+/* Read single records again, by a consumer that is assigned to just the places wanted: one read a partition at a time
+ * is a round; what else was wanted and comes by on the way is taken too. */
+#include "kafka_int.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "tandem/clock.h"
+#include "tandem/log.h"
+
+enum { TICK_MS = 200, READ_MAX_MS = 10000 };
+
+struct read {
+    struct read *next;
+    int32_t partition;
+    int64_t offset;
+    uint64_t deadline_ms;
+    bool under_way; /* of this round */
+    kafka_read_fn *fn;
+    void *user;
+};
+
+struct kafka_reader {
+    rd_kafka_t *rk;
+    rd_kafka_queue_t *queue;
+    struct kafka_wake *wake;
+    char topic[KAFKA_TEXT_MAX];
+    struct read *first, **last; /* in the order they were asked for */
+    bool assigned, closing;
+};
+
+static void unlink_read(struct kafka_reader *reader, struct read **at)
+{
+    struct read *read = *at;
+
+    *at = read->next;
+    if (reader->last == &read->next)
+        reader->last = at;
+}
+
+/* What a read got. The callback may ask for more, so the list is looked at from the start afterwards. */
+static void answer(struct kafka_reader *reader, struct read **at, const rd_kafka_message_t *msg,
+                   const struct td_err *err)
+{
+    struct read *read = *at;
+
+    unlink_read(reader, at);
+    if (msg)
+        read->fn(read->user, msg->key, msg->key_len, msg->payload, msg->len, NULL);
+    else
+        read->fn(read->user, NULL, 0, NULL, 0, err);
+    free(read);
+}
+
+static struct read **find_exact(struct kafka_reader *reader, int32_t partition, int64_t offset)
+{
+    for (struct read **at = &reader->first; *at; at = &(*at)->next)
+        if ((*at)->partition == partition && (*at)->offset == offset)
+            return at;
+    return NULL;
+}
+
+/* The read under way in this partition that wants something before `offset`: it cannot be there any more. */
+static struct read **find_passed(struct kafka_reader *reader, int32_t partition, int64_t offset)
+{
+    for (struct read **at = &reader->first; *at; at = &(*at)->next)
+        if ((*at)->under_way && (*at)->partition == partition && (*at)->offset < offset)
+            return at;
+    return NULL;
+}
+
+static void take_message(struct kafka_reader *reader, const rd_kafka_message_t *msg)
+{
+    struct read **at;
+
+    if (msg->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
+        while ((at = find_exact(reader, msg->partition, msg->offset)))
+            answer(reader, at, msg, NULL);
+        while ((at = find_passed(reader, msg->partition, msg->offset)))
+            answer(reader, at, NULL, NULL);
+    } else if (msg->err == RD_KAFKA_RESP_ERR__PARTITION_EOF || msg->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET ||
+               msg->err == RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE) {
+        while ((at = find_passed(reader, msg->partition, INT64_MAX)))
+            answer(reader, at, NULL, NULL);
+    } else {
+        kafka_log_error("reader", msg->err, rd_kafka_message_errstr(msg));
+    }
+}
+
+static bool round_under_way(const struct kafka_reader *reader)
+{
+    for (const struct read *read = reader->first; read; read = read->next)
+        if (read->under_way)
+            return true;
+    return false;
+}
+
+static void begin_round(struct kafka_reader *reader)
+{
+    rd_kafka_topic_partition_list_t *list;
+    rd_kafka_resp_err_t err;
+
+    if (!reader->first) {
+        if (reader->assigned)
+            rd_kafka_assign(reader->rk, NULL); /* or it would go on fetching what follows */
+        reader->assigned = false;
+        return;
+    }
+    list = rd_kafka_topic_partition_list_new(1);
+    for (struct read *read = reader->first; read; read = read->next) {
+        if (rd_kafka_topic_partition_list_find(list, reader->topic, read->partition))
+            continue;
+        rd_kafka_topic_partition_list_add(list, reader->topic, read->partition)->offset = read->offset;
+        read->under_way = true;
+    }
+    err = rd_kafka_assign(reader->rk, list);
+    if (err)
+        td_log(TD_WARN, "kafka.read", "code=%s", rd_kafka_err2name(err)); /* the deadline ends these reads */
+    reader->assigned = true;
+    rd_kafka_topic_partition_list_destroy(list);
+}
+
+static void expire(struct kafka_reader *reader)
+{
+    uint64_t now = td_mono_ms();
+    struct td_err err;
+
+    /* Deadlines are in the order of the list. */
+    while (reader->first && now >= reader->first->deadline_ms) {
+        td_fail(&err, TD_ETIMEOUT, "a record of %s could not be read again in time", reader->topic);
+        answer(reader, &reader->first, NULL, &err);
+    }
+}
+
+static void pump(void *user)
+{
+    struct kafka_reader *reader = user;
+    rd_kafka_message_t *msg;
+
+    while ((msg = rd_kafka_consumer_poll(reader->rk, 0))) {
+        take_message(reader, msg);
+        rd_kafka_message_destroy(msg);
+        if (!round_under_way(reader))
+            break; /* what follows in the queue was fetched for nothing */
+    }
+    expire(reader);
+    if (!round_under_way(reader))
+        begin_round(reader);
+}
+
+static void on_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
+{
+    (void)rk;
+    (void)opaque;
+    kafka_log_error("reader", (rd_kafka_resp_err_t)err, reason);
+}
+
+static int make_handle(struct kafka_reader *reader, const struct td_settings *settings, struct td_err *reterr)
+{
+    char group[KAFKA_TEXT_MAX];
+    const struct kafka_prop props[] = {
+        {"group.id", group}, /* librdkafka wants one; nothing is ever joined or committed */
+        {"enable.auto.commit", "false"},
+        {"enable.auto.offset.store", "false"},
+        {"auto.offset.reset", "error"},
+        {"enable.partition.eof", "true"},
+        {"fetch.wait.max.ms", "100"},
+        {"fetch.message.max.bytes", "1048576"},
+        {"queued.min.messages", "1"},
+        {"queued.max.messages.kbytes", "2048"},
+    };
+    rd_kafka_conf_t *conf;
+    int rc = kafka_group_name(group, settings, "table", reterr);
+
+    if (rc == TD_OK)
+        rc = kafka_conf_new(settings, props, sizeof(props) / sizeof(props[0]), &conf, reterr);
+    if (rc < 0)
+        return rc;
+    rd_kafka_conf_set_error_cb(conf, on_error);
+    return kafka_handle_new(RD_KAFKA_CONSUMER, conf, &reader->rk, reterr);
+}
+
+int kafka_reader_new(uv_loop_t *loop, const struct td_settings *settings, const char *topic, struct kafka_reader **ret,
+                     struct td_err *reterr)
+{
+    struct kafka_reader *reader = calloc(1, sizeof(*reader));
+    int rc;
+
+    if (!reader)
+        return td_fail(reterr, TD_ENOMEM, "reader of %s", topic);
+    snprintf(reader->topic, sizeof(reader->topic), "%s", topic);
+    reader->last = &reader->first;
+    rc = make_handle(reader, settings, reterr);
+    if (rc < 0) {
+        free(reader);
+        return rc;
+    }
+    rd_kafka_poll_set_consumer(reader->rk);
+    reader->queue = rd_kafka_queue_get_consumer(reader->rk);
+    reader->wake = kafka_wake_new(loop, TICK_MS, pump, reader);
+    if (!reader->wake) {
+        kafka_reader_free(reader);
+        return td_fail(reterr, TD_ENOMEM, "reader of %s", topic);
+    }
+    kafka_wake_watch(reader->wake, reader->queue);
+    *ret = reader;
+    return TD_OK;
+}
+
+int kafka_reader_read(struct kafka_reader *reader, int32_t partition, int64_t offset, kafka_read_fn *fn, void *user)
+{
+    struct read *read = reader->closing ? NULL : calloc(1, sizeof(*read));
+
+    if (!read)
+        return reader->closing ? TD_EIO : TD_ENOMEM;
+    read->partition = partition;
+    read->offset = offset;
+    read->deadline_ms = td_mono_ms() + READ_MAX_MS;
+    read->fn = fn;
+    read->user = user;
+    *reader->last = read;
+    reader->last = &read->next;
+    kafka_wake_soon(reader->wake);
+    return TD_OK;
+}
+
+void kafka_reader_free(struct kafka_reader *reader)
+{
+    struct td_err err;
+
+    if (!reader)
+        return;
+    reader->closing = true;
+    td_fail(&err, TD_EIO, "closing");
+    while (reader->first)
+        answer(reader, &reader->first, NULL, &err);
+    rd_kafka_queue_destroy(reader->queue);
+    rd_kafka_destroy_flags(reader->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+    kafka_wake_free(reader->wake);
+    free(reader);
+}
