@@ -21,8 +21,9 @@ struct td_log_head {
 
 /**
  * {"ts":"2026-01-31T12:00:00.123Z","level":"info","service":..,"instance":..,"event":..,"key":value,...}\n
- * An unquoted value that is a plain JSON number of at most 15 digits stays one; all else is a string. Words without =
- * are gathered in "text". A key that the head has already gets a _ behind it. What is not UTF-8 becomes U+FFFD.
+ * An unquoted value that is a plain JSON number of at most 15 digits stays one; all else is a string. Words
+ * without = are gathered in "text". A key that the head has already gets a _ behind it. What is not UTF-8 becomes
+ * U+FFFD.
  */
 int td_log_line_json(struct td_buf *out, const struct td_log_head *head, const char *text);
 

@@ -36,10 +36,10 @@ typedef const char *td_opt_check(const char *value);
 struct td_opt {
     const char *path; /* "dispatch.window"; in relays just "host" */
     enum td_opt_type type;
-    size_t offset;    /* in td_settings or td_relay_settings */
-    const char *def;  /* as YAML would say it, lists with commas; NULL: unset */
-    const char *help; /* one sentence, no full stop */
-    int64_t min, max; /* of numbers; for a duration ms, for a size bytes, for a secret its length */
+    size_t offset;            /* in td_settings or td_relay_settings */
+    const char *def;          /* as YAML would say it, lists with commas; NULL: unset */
+    const char *help;         /* one sentence, no full stop */
+    int64_t min, max;         /* of numbers; for a duration ms, for a size bytes, for a secret its length */
     const char *const *words; /* NULL-terminated: the only values */
     td_opt_check *check;
     const char *def_note; /* for the page: what stands in when def is NULL */
@@ -65,9 +65,11 @@ bool td_opt_has_file(const struct td_opt *opt);
  * @param why    on failure what is wrong, without the name of the option and without the value of a secret
  * @return TD_OK, TD_ECONFIG (why is filled; the field is unchanged) or TD_ENOMEM
  */
-int td_opt_assign(const struct td_opt *opt, void *base, const char *const *items, size_t count, char why[TD_WHY_MAX]);
+int td_opt_assign(const struct td_opt *opt, void *base, const char *const *items, size_t count,
+                  char why[TD_WHY_MAX]);
 /** td_opt_assign of one text: a list is split at `separator`, blanks around items are dropped. */
-int td_opt_assign_text(const struct td_opt *opt, void *base, const char *text, char separator, char why[TD_WHY_MAX]);
+int td_opt_assign_text(const struct td_opt *opt, void *base, const char *text, char separator,
+                       char why[TD_WHY_MAX]);
 void td_opt_release(const struct td_opt *opt, void *base); /* secrets are wiped */
 /** The value as YAML text, secrets and passwords masked. */
 int td_opt_show(const struct td_opt *opt, const void *base, struct td_buf *out);
@@ -102,23 +104,24 @@ struct td_origins {
 /** A value on its way in. */
 struct td_assignment {
     enum td_layer layer;
-    size_t line;            /* TD_LAYER_FILE */
-    const char *shown;      /* how whoever wrote it calls it: "relays[0].port", "TANDEM_HTTP_LISTEN" */
+    size_t line;       /* TD_LAYER_FILE */
+    const char *shown; /* how whoever wrote it calls it: "relays[0].port", "TANDEM_HTTP_LISTEN" */
     const char *const *items;
     size_t count;
-    bool is_list;           /* a YAML sequence; else one text, which a list option splits at commas */
-    bool is_file;           /* the value is the path of a file that holds it */
+    bool is_list; /* a YAML sequence; else one text, which a list option splits at commas */
+    bool is_file; /* the value is the path of a file that holds it */
 };
 
 int td_settings_assign(struct td_settings *settings, int relay_index, const struct td_opt *opt,
                        const struct td_assignment *a, struct td_err *reterr); /* relay_index -1: not in a relay */
 /** "tandem.yaml:12: " + text as TD_ECONFIG. */
-int td_settings_fail_at(const struct td_settings *settings, size_t line, struct td_err *reterr, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
+int td_settings_fail_at(const struct td_settings *settings, size_t line, struct td_err *reterr, const char *fmt,
+                        ...) __attribute__((format(printf, 4, 5)));
 
 /** td_settings_load with the file's text and the environment as arguments. text NULL: no file. */
-int td_settings_load_text(struct td_settings *ret, const char *name, const char *text, size_t len, char *const *env,
-                          const struct td_override *overrides, size_t override_count, struct td_err *reterr);
+int td_settings_load_text(struct td_settings *ret, const char *name, const char *text, size_t len,
+                          char *const *env, const struct td_override *overrides, size_t override_count,
+                          struct td_err *reterr);
 
 /* settings_yaml.c */
 int td_settings_read_yaml(struct td_settings *settings, const char *text, size_t len, struct td_err *reterr);

@@ -1,5 +1,5 @@
-/* Settings from a hostile YAML file: up to the first NUL the file, behind it one variable. What loads must print as a
- * file that loads. */
+/* Settings from a hostile YAML file: up to the first NUL the file, behind it one variable. What loads must print
+ * as a file that loads. */
 #include <string.h>
 
 #include "../../common/src/settings_int.h"
@@ -15,7 +15,8 @@ static void check_print(const struct td_settings *settings)
         return;
     td_settings_print(settings, out);
     fclose(out);
-    if (!settings->keys_token && !settings->keys_address && !strchr(settings->redis_url, '@')) { /* *** is no key */
+    if (!settings->keys_token && !settings->keys_address &&
+        !strchr(settings->redis_url, '@')) { /* *** is no key */
         struct td_settings again;
         struct td_err err;
 

@@ -85,7 +85,8 @@ static void on_done(uv_async_t *async)
 static void client_main(void *arg)
 {
     struct client *client = arg;
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+    struct sockaddr_in to = {.sin_family = AF_INET,
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
                              .sin_port = htons((uint16_t)client->port)};
     char listen_text[32];
     size_t sent = 0;
@@ -139,15 +140,20 @@ static void routes_by_path_and_method(void **state)
     static const struct {
         const char *request, *status, *has;
     } row[] = {
-        {"GET /empty HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "HTTP/1.1 200 ", "Content-Type: application/json\r\n"},
-        {"GET /empty?a=b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "HTTP/1.1 200 ", "Content-Length: 0\r\n"},
+        {"GET /empty HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "HTTP/1.1 200 ",
+         "Content-Type: application/json\r\n"},
+        {"GET /empty?a=b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "HTTP/1.1 200 ",
+         "Content-Length: 0\r\n"},
         {"HEAD /empty HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "HTTP/1.1 200 ", "no-store"},
-        {"GET /empty/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "HTTP/1.1 404 ", "{\"error\":\"not found\"}"},
+        {"GET /empty/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "HTTP/1.1 404 ",
+         "{\"error\":\"not found\"}"},
         {"GET /../empty HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "HTTP/1.1 404 ", ""},
         {"GET /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "HTTP/1.1 405 ", "Allow: POST\r\n"},
         {"DELETE /empty HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "HTTP/1.1 405 ", "Allow: GET\r\n"},
-        {"POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi", "HTTP/1.1 201 ", "POST /echo hi"},
-        {"POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n",
+        {"POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi", "HTTP/1.1 201 ",
+         "POST /echo hi"},
+        {"POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: "
+         "chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n",
          "HTTP/1.1 201 ", "POST /echo abc"},
     };
     struct client client;
@@ -174,7 +180,8 @@ static size_t add_chunks(char *out, size_t len, int count)
 static void body_too_long_never_reaches_a_handler(void **state)
 {
     static const char announced[] = "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 65537\r\n\r\n";
-    static const char chunked[] = "POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+    static const char chunked[] =
+        "POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
     struct fixture *fx = *state;
     struct client client;
     char *flood = calloc(1, 4 << 20);
@@ -198,8 +205,9 @@ static void longest_body_is_taken_whole(void **state)
     struct fixture *fx = *state;
     struct client client;
     char *request = calloc(1, 70000);
-    size_t len = (size_t)snprintf(request, 200, "POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-                                                "Content-Length: 65536\r\n\r\n");
+    size_t len = (size_t)snprintf(request, 200,
+                                  "POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                                  "Content-Length: 65536\r\n\r\n");
 
     memset(request + len, 'y', 65536);
     assert_memory_equal(exchange_bytes(fx, &client, request, len + 65536), "HTTP/1.1 201 ", 13);
@@ -209,7 +217,10 @@ static void longest_body_is_taken_whole(void **state)
 
 static void garbage_is_refused_and_the_server_lives(void **state)
 {
-    static const char *const garbage[] = {"\r\n\r\n\r\n", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "GET", "GET /empty",
+    static const char *const garbage[] = {"\r\n\r\n\r\n",
+                                          "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+                                          "GET",
+                                          "GET /empty",
                                           "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
                                           "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab"};
     struct fixture *fx = *state;

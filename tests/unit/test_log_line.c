@@ -9,7 +9,9 @@
 #include "../../common/src/log_line.h"
 #include "tandem/err.h"
 
-#define HEAD "{\"ts\":\"2026-01-31T12:00:00.123Z\",\"level\":\"warn\",\"service\":\"dispatch\",\"instance\":\"d-1\",\"event\":\"e\""
+#define HEAD                                                                                                      \
+    "{\"ts\":\"2026-01-31T12:00:00.123Z\",\"level\":\"warn\",\"service\":\"dispatch\",\"instance\":\"d-1\","      \
+    "\"event\":\"e\""
 
 static const struct td_log_head head = {INT64_C(1769860800123), TD_WARN, "dispatch", "d-1", "e"};
 
@@ -22,8 +24,9 @@ static void json_of_each_kind_of_text(void **unused)
         {"n=3 x=-2.5 z=0", ",\"n\":3,\"x\":-2.5,\"z\":0"},
         {"relay=ses", ",\"relay\":\"ses\""},
         /* Not JSON numbers, or no longer exact as a double. */
-        {"a=007 b=1. c=.5 d=- e=1e5 f=+1 g=0x1", ",\"a\":\"007\",\"b\":\"1.\",\"c\":\".5\",\"d\":\"-\",\"e\":\"1e5\","
-                                                 "\"f\":\"+1\",\"g\":\"0x1\""},
+        {"a=007 b=1. c=.5 d=- e=1e5 f=+1 g=0x1",
+         ",\"a\":\"007\",\"b\":\"1.\",\"c\":\".5\",\"d\":\"-\",\"e\":\"1e5\","
+         "\"f\":\"+1\",\"g\":\"0x1\""},
         {"a=123456789012345 b=1234567890123456", ",\"a\":123456789012345,\"b\":\"1234567890123456\""},
         {"why=\"no route to host\" n=1", ",\"why\":\"no route to host\",\"n\":1"},
         {"id=\"12\"", ",\"id\":\"12\""}, /* quoted is text */
@@ -54,13 +57,16 @@ static void controls_and_broken_utf8_stay_inside_the_line(void **unused)
     struct td_buf line = TD_BUF_INIT(TD_LOG_LINE_MAX);
 
     (void)unused;
-    assert_int_equal(td_log_line_json(&line, &head, "a=x\n{\"level\" b=\"\x1b[2J\\\" c=\xc3\xa4\xff\xc0\xaf\xed\xa0\x80"), TD_OK);
+    assert_int_equal(
+        td_log_line_json(&line, &head, "a=x\n{\"level\" b=\"\x1b[2J\\\" c=\xc3\xa4\xff\xc0\xaf\xed\xa0\x80"),
+        TD_OK);
     assert_ptr_equal(strchr(td_buf_str(&line), '\n'), line.data + line.len - 1);
     assert_non_null(strstr(td_buf_str(&line), ",\"a\":\"x\\u000a{\\\"level\\\"\""));
     assert_non_null(strstr(td_buf_str(&line), ",\"b\":\"\\u001b[2J\\\\\""));
     /* A good character stays; each byte of an overlong form and of a surrogate becomes U+FFFD. */
-    assert_non_null(strstr(td_buf_str(&line), ",\"c\":\"\xc3\xa4"
-                                              "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"}\n"));
+    assert_non_null(strstr(td_buf_str(&line),
+                           ",\"c\":\"\xc3\xa4"
+                           "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"}\n"));
     td_buf_release(&line);
 }
 

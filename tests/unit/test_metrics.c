@@ -16,7 +16,8 @@ static void page_is_prometheus_text(void **unused)
     struct td_buf page = TD_BUF_INIT(1 << 16);
 
     (void)unused;
-    td_metric_add(td_metric(metrics, TD_COUNTER, "tandem_x_mails_total", "Mails.\nBack\\slash.", "relay=\"a\""), 3);
+    td_metric_add(td_metric(metrics, TD_COUNTER, "tandem_x_mails_total", "Mails.\nBack\\slash.", "relay=\"a\""),
+                  3);
     td_metric_set(td_metric(metrics, TD_GAUGE, "tandem_x_depth", "Depth.", ""), -0.5);
     td_metric_add(td_metric(metrics, TD_COUNTER, "tandem_x_mails_total", "Mails.", "relay=\"b\""), 1e15);
     assert_int_equal(td_metrics_write(metrics, &page), TD_OK);

@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "tandem/err.h"
+#include "tandem/utf8.h"
 
 enum { KEY_MAX = 64, NUMBER_DIGITS = 15 /* a double holds them all */ };
 
@@ -30,29 +31,14 @@ int td_level_parse(const char *name)
     return -1;
 }
 
-/* Length of the UTF-8 character at text (RFC 3629: no overlong form, no surrogate), 0 when it is none. */
-static size_t utf8_len(const unsigned char *c, size_t left)
-{
-    size_t len = *c < 0x80 ? 1 : *c >= 0xc2 && *c <= 0xdf ? 2 : (*c & 0xf0) == 0xe0 ? 3 : *c >= 0xf0 && *c <= 0xf4 ? 4 : 0;
-
-    if (len == 0 || len > left)
-        return 0;
-    for (size_t i = 1; i < len; i++)
-        if ((c[i] & 0xc0) != 0x80)
-            return 0;
-    if ((c[0] == 0xe0 && c[1] < 0xa0) || (c[0] == 0xed && c[1] > 0x9f) || (c[0] == 0xf0 && c[1] < 0x90) ||
-        (c[0] == 0xf4 && c[1] > 0x8f))
-        return 0;
-    return len;
-}
-
 int td_json_escape(struct td_buf *out, const char *text, size_t len)
 {
     const unsigned char *c = (const unsigned char *)text;
+    uint32_t character;
     int rc = TD_OK;
 
     for (size_t i = 0; i < len && rc == TD_OK;) {
-        size_t n = utf8_len(c + i, len - i);
+        size_t n = td_utf8_next(text + i, len - i, &character);
 
         if (n == 0)
             rc = td_buf_adds(out, "\xef\xbf\xbd");
@@ -111,11 +97,12 @@ struct pair {
 
 static bool is_key_char(char c)
 {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' || c == '-';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' ||
+           c == '-';
 }
 
-/* The quote that ends a value: at the end of the text or before " key=". Others belong to the value, which printf put
- * there unseen. NULL: cut off. */
+/* The quote that ends a value: at the end of the text or before " key=". Others belong to the value, which printf
+ * put there unseen. NULL: cut off. */
 static const char *closing_quote(const char *c)
 {
     while ((c = strchr(c, '"')) != NULL) {
@@ -232,8 +219,9 @@ int td_log_line_json(struct td_buf *out, const struct td_log_head *head, const c
     int ms, rc;
 
     split_time(head->wall_ms, &tm, &ms);
-    rc = td_buf_printf(out, "{\"ts\":\"%04d-%02d-%02dT%02d:%02d:%02d.%03dZ\",\"level\":\"%s\"", tm.tm_year + 1900,
-                       tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, ms, td_level_name(head->level));
+    rc =
+        td_buf_printf(out, "{\"ts\":\"%04d-%02d-%02dT%02d:%02d:%02d.%03dZ\",\"level\":\"%s\"", tm.tm_year + 1900,
+                      tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, ms, td_level_name(head->level));
     if (rc == TD_OK)
         rc = add_named(out, "service", head->service);
     if (rc == TD_OK)

@@ -1,7 +1,7 @@
 /* Settings in layers: default, file, environment, command line; then what hangs together.
  *
- * Each layer assigns through td_settings_assign, which remembers where a value came from. Secrets named by a file are
- * read last, so one that a higher layer replaces need not exist. */
+ * Each layer assigns through td_settings_assign, which remembers where a value came from. Secrets named by a file
+ * are read last, so one that a higher layer replaces need not exist. */
 #include "tandem/settings.h"
 
 #include <errno.h>
@@ -18,7 +18,8 @@ extern char **environ;
 /* As compose and Kubernetes mount secrets: readable by all, but only processes of the container are there. */
 #define CONTAINER_SECRETS "/run/secrets/"
 
-int td_settings_fail_at(const struct td_settings *settings, size_t line, struct td_err *reterr, const char *fmt, ...)
+int td_settings_fail_at(const struct td_settings *settings, size_t line, struct td_err *reterr, const char *fmt,
+                        ...)
 {
     const char *file = settings->origins ? settings->origins->file : NULL;
     char text[TD_ERR_TEXT_MAX];
@@ -63,7 +64,8 @@ int td_settings_assign(struct td_settings *settings, int relay_index, const stru
     int rc;
 
     if (origin->layer == a->layer && a->layer != TD_LAYER_SET) {
-        snprintf(why, sizeof(why), td_opt_has_file(opt) ? "given twice, or both as value and as file" : "given twice");
+        snprintf(why, sizeof(why),
+                 td_opt_has_file(opt) ? "given twice, or both as value and as file" : "given twice");
         return fail_as(settings, a->layer, a->line, a->shown, why, reterr);
     }
     if (a->is_list && opt->type != TD_OPT_STRINGS)
@@ -219,8 +221,9 @@ static int defaults(struct td_settings *settings, const char *name)
     return rc;
 }
 
-int td_settings_load_text(struct td_settings *ret, const char *name, const char *text, size_t len, char *const *env,
-                          const struct td_override *overrides, size_t override_count, struct td_err *reterr)
+int td_settings_load_text(struct td_settings *ret, const char *name, const char *text, size_t len,
+                          char *const *env, const struct td_override *overrides, size_t override_count,
+                          struct td_err *reterr)
 {
     int rc;
 

@@ -30,7 +30,8 @@ const char *td_check_country(const char *value)
 
 const char *td_check_domain(const char *value)
 {
-    bool fine = only(value, LOWER UPPER DIGIT "-.", 253) && value[0] != '.' && value[0] != '-' && !strstr(value, "..");
+    bool fine =
+        only(value, LOWER UPPER DIGIT "-.", 253) && value[0] != '.' && value[0] != '-' && !strstr(value, "..");
 
     return fine ? NULL : "must be a domain in ASCII (xn-- for others)";
 }
@@ -45,19 +46,23 @@ const char *td_check_listen(const char *value)
 {
     struct td_hostport hostport;
 
-    return td_hostport_parse(value, &hostport) == TD_OK ? NULL : "must be host:port, as 127.0.0.1:9464 or [::1]:9464";
+    return td_hostport_parse(value, &hostport) == TD_OK ? NULL
+                                                        : "must be host:port, as 127.0.0.1:9464 or [::1]:9464";
 }
 
 const char *td_check_redis_url(const char *value)
 {
-    const char *rest = strncmp(value, "redis://", 8) == 0 ? value + 8 : strncmp(value, "rediss://", 9) == 0 ? value + 9 : "";
+    const char *rest = strncmp(value, "redis://", 8) == 0    ? value + 8
+                       : strncmp(value, "rediss://", 9) == 0 ? value + 9
+                                                             : "";
 
     return *rest && *rest != '/' ? NULL : "must begin with redis:// or rediss:// and name a host";
 }
 
 const char *td_check_https_url(const char *value)
 {
-    bool fine = strncmp(value, "https://", 8) == 0 && value[8] && strlen(value) <= 1000 && !strpbrk(value, " <>\"");
+    bool fine =
+        strncmp(value, "https://", 8) == 0 && value[8] && strlen(value) <= 1000 && !strpbrk(value, " <>\"");
 
     return fine ? NULL : "must begin with https:// and hold no blank, quote or angle bracket";
 }

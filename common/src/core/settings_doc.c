@@ -37,7 +37,9 @@ static void number_range(const struct td_opt *opt, char text[80])
         snprintf(text, 80, "%s to %s", low, high);
         break;
     case TD_OPT_SECRET:
-        snprintf(text, 80, opt->min > 1 ? "at least %lld bytes" : "", (long long)opt->min);
+        text[0] = '\0';
+        if (opt->min > 1)
+            snprintf(text, 80, "at least %lld bytes", (long long)opt->min);
         break;
     case TD_OPT_STRING:
     case TD_OPT_WORD:
@@ -100,22 +102,30 @@ static void markdown_head(FILE *out)
 
 static void document_markdown(FILE *out)
 {
-    fputs("# Settings\n\n"
-          "Made from the option table (`common/src/core/settings_table.c`) and compared with it by a test: do not edit.\n\n"
-          "Every program reads the same settings, and uses those that concern it. A value is taken from, first match wins:\n\n"
-          "1. `--set dispatch.window=500`, not for secrets: every user can read a command line,\n"
-          "2. the environment: `TANDEM_DISPATCH_WINDOW`, an item of `relays` by its name: `TANDEM_RELAYS_SES_EU_HOST`\n"
-          "   (capitals, anything but letters and digits as `_`); an empty variable counts as not set,\n"
-          "3. the YAML file: `--config`, else `$TANDEM_CONFIG`, else `/etc/tandem/tandem.yaml` when it exists,\n"
-          "4. the default.\n\n"
-          "A secret is better kept in a file: `password_file:` beside `password:`, `TANDEM_REDIS_PASSWORD_FILE` beside\n"
-          "`TANDEM_REDIS_PASSWORD`. One line end at its end is cut. A relative path starts at the working directory.\n\n"
-          "Durations are a whole number with `ms`, `s`, `m`, `h` or `d`; sizes bytes, or a number with `KiB`, `MiB` or\n"
-          "`GiB`. Lists are YAML lists, or text with commas. In the file `dispatch.window: 500` is the same as\n"
-          "`window: 500` below `dispatch:`. Unknown names, in the file or beginning with `TANDEM_`, are refused with the\n"
-          "nearest known one; so is a key given twice. YAML anchors and aliases are not supported.\n"
-          "`--check-config` says `ok` or what is wrong, `--print-config` shows each value and where it came from.\n",
-          out);
+    fputs(
+        "# Settings\n\n"
+        "Made from the option table (`common/src/core/settings_table.c`) and compared with it by a test: do not "
+        "edit.\n\n"
+        "Every program reads the same settings, and uses those that concern it. A value is taken from, first "
+        "match wins:\n\n"
+        "1. `--set dispatch.window=500`, not for secrets: every user can read a command line,\n"
+        "2. the environment: `TANDEM_DISPATCH_WINDOW`, an item of `relays` by its name: "
+        "`TANDEM_RELAYS_SES_EU_HOST`\n"
+        "   (capitals, anything but letters and digits as `_`); an empty variable counts as not set,\n"
+        "3. the YAML file: `--config`, else `$TANDEM_CONFIG`, else `/etc/tandem/tandem.yaml` when it exists,\n"
+        "4. the default.\n\n"
+        "A secret is better kept in a file: `password_file:` beside `password:`, `TANDEM_REDIS_PASSWORD_FILE` "
+        "beside\n"
+        "`TANDEM_REDIS_PASSWORD`. One line end at its end is cut. A relative path starts at the working "
+        "directory.\n\n"
+        "Durations are a whole number with `ms`, `s`, `m`, `h` or `d`; sizes bytes, or a number with `KiB`, `MiB` "
+        "or\n"
+        "`GiB`. Lists are YAML lists, or text with commas. In the file `dispatch.window: 500` is the same as\n"
+        "`window: 500` below `dispatch:`. Unknown names, in the file or beginning with `TANDEM_`, are refused "
+        "with the\n"
+        "nearest known one; so is a key given twice. YAML anchors and aliases are not supported.\n"
+        "`--check-config` says `ok` or what is wrong, `--print-config` shows each value and where it came from.\n",
+        out);
     for (size_t i = 0; i < td_opt_count; i++) {
         if (i == 0 || !same_section(&td_opts[i], &td_opts[i - 1])) {
             size_t len = section_len(td_opts[i].path);

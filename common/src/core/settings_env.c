@@ -1,8 +1,9 @@
 /* TANDEM_... variables and --set: paths as flat names.
  *
- * A TANDEM_ variable that no setting owns is refused, as a misspelt key in the file is: it would otherwise do nothing,
- * in silence. Let through are TANDEM_CONFIG, TANDEM_TEST_..., and what Kubernetes puts into every pod for a service
- * called tandem-...: TANDEM_DISPATCH_SERVICE_HOST, TANDEM_DISPATCH_PORT=tcp://..., TANDEM_DISPATCH_PORT_80_TCP_... */
+ * A TANDEM_ variable that no setting owns is refused, as a misspelt key in the file is: it would otherwise do
+ * nothing, in silence. Let through are TANDEM_CONFIG, TANDEM_TEST_..., and what Kubernetes puts into every pod for
+ * a service called tandem-...: TANDEM_DISPATCH_SERVICE_HOST, TANDEM_DISPATCH_PORT=tcp://...,
+ * TANDEM_DISPATCH_PORT_80_TCP_... */
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,7 +64,8 @@ static bool find_variable(const struct td_settings *settings, const char *name, 
             return true;
     }
     for (size_t i = 0; i < settings->relay_count; i++) {
-        for (size_t j = 1; j < td_relay_opt_count && settings->relays[i].name; j++) { /* 0 is the name: it identifies */
+        for (size_t j = 1; j < td_relay_opt_count && settings->relays[i].name;
+             j++) { /* 0 is the name: it identifies */
             ret->opt = &td_relay_opts[j];
             ret->relay = (int)i;
             if (is_name_of(ret->opt, settings->relays[i].name, name, &ret->is_file))
@@ -101,7 +103,8 @@ static int unknown_variable(const struct td_settings *settings, const char *name
     if (near)
         td_fail(reterr, TD_ECONFIG, "%s: no such setting; did you mean %s?", td_clip(name, clip), near);
     else if (strncmp(name, RELAYS, strlen(RELAYS)) == 0)
-        td_fail(reterr, TD_ECONFIG, "%s: no such setting, or no relay of that name in the file", td_clip(name, clip));
+        td_fail(reterr, TD_ECONFIG, "%s: no such setting, or no relay of that name in the file",
+                td_clip(name, clip));
     else
         td_fail(reterr, TD_ECONFIG, "%s: no such setting; unset it, or see --help for all", td_clip(name, clip));
     free(names);

@@ -8,6 +8,7 @@
 #include <strings.h>
 
 #include "../settings_int.h"
+#include "tandem/utf8.h"
 
 enum { NEAREST_MAX = 64 }; /* bytes of a name that edit distance looks at */
 
@@ -96,7 +97,8 @@ struct unit {
     const char *name;
     int64_t factor;
 };
-static const struct unit duration_units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
+static const struct unit duration_units[] = {
+    {"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
 static const struct unit size_units[] = {{"B", 1}, {"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}};
 #define UNITS(u) (sizeof(u) / sizeof((u)[0]))
 
@@ -210,7 +212,8 @@ static int parse_word(const struct td_opt *opt, const char *text, int64_t *ret, 
     return say(why, "'%s' is none of: %s", td_clip(text, clip), all);
 }
 
-/* What holds for every text. A CR or LF would start a new line in SMTP, in a log or in Redis: refused here for all. */
+/* What holds for every text. A CR or LF would start a new line in SMTP, in a log or in Redis: refused here for
+ * all. */
 static int check_text(const struct td_opt *opt, const char *text, char why[TD_WHY_MAX])
 {
     size_t limit = opt->type == TD_OPT_SECRET ? TD_SECRET_MAX : TD_STRING_MAX;
@@ -224,12 +227,15 @@ static int check_text(const struct td_opt *opt, const char *text, char why[TD_WH
     for (const char *c = text; *c; c++)
         if (((unsigned char)*c < ' ' && opt->type != TD_OPT_SECRET) || *c == 0x7f)
             return say(why, "holds a control character");
+    if (opt->type != TD_OPT_SECRET && !td_utf8_valid(text, strlen(text)))
+        return say(why, "is not UTF-8");
     if (opt->words)
         return parse_word(opt, text, &word, why);
     if (wrong)
         return hide ? say(why, "%s", wrong) : say(why, "'%s' %s", td_clip(text, clip), wrong);
     if (opt->type == TD_OPT_SECRET && *text && (int64_t)strlen(text) < opt->min)
-        return say(why, "a secret of at least %" PRId64 " bytes is needed, this one has %zu", opt->min, strlen(text));
+        return say(why, "a secret of at least %" PRId64 " bytes is needed, this one has %zu", opt->min,
+                   strlen(text));
     return TD_OK;
 }
 
@@ -272,7 +278,8 @@ static int assign_strings(const struct td_opt *opt, void *base, const char *cons
     return rc;
 }
 
-int td_opt_assign(const struct td_opt *opt, void *base, const char *const *items, size_t count, char why[TD_WHY_MAX])
+int td_opt_assign(const struct td_opt *opt, void *base, const char *const *items, size_t count,
+                  char why[TD_WHY_MAX])
 {
     if (opt->type == TD_OPT_STRINGS)
         return assign_strings(opt, base, items, count, why);
@@ -308,7 +315,8 @@ static char *trim(char *text)
     return text;
 }
 
-int td_opt_assign_text(const struct td_opt *opt, void *base, const char *text, char separator, char why[TD_WHY_MAX])
+int td_opt_assign_text(const struct td_opt *opt, void *base, const char *text, char separator,
+                       char why[TD_WHY_MAX])
 {
     const char *items[TD_ITEMS_MAX + 1];
     char *copy, *at, *end;
@@ -363,12 +371,14 @@ static int show_quoted(const char *text, size_t len, struct td_buf *out)
  * names (sasl.password, ssl.key.pem, sasl.oauthbearer.client.secret): what is not plainly harmless is masked. */
 static int show_masked(const char *text, struct td_buf *out)
 {
-    static const char *const harmless[] = {"security.protocol=", "sasl.mechanism", "debug=", "ssl.ca.location=",
-                                           "client.rack="};
+    static const char *const harmless[] = {"security.protocol=", "sasl.mechanism",
+                                           "debug=", "ssl.ca.location=", "client.rack="};
     const char *at = strrchr(text, '@'), *scheme = strstr(text, "://"), *equal = strchr(text, '=');
-    const char *colon = scheme && at ? memchr(scheme + 3, ':', (size_t)(at > scheme + 3 ? at - scheme - 3 : 0)) : NULL;
+    const char *colon =
+        scheme && at ? memchr(scheme + 3, ':', (size_t)(at > scheme + 3 ? at - scheme - 3 : 0)) : NULL;
+    struct td_buf line = TD_BUF_INIT(TD_STRING_MAX + 4);
     size_t keep = strlen(text);
-    char line[128];
+    int rc;
 
     for (size_t i = 0; i < sizeof(harmless) / sizeof(harmless[0]); i++)
         if (strncmp(text, harmless[i], strlen(harmless[i])) == 0)
@@ -381,8 +391,13 @@ static int show_masked(const char *text, struct td_buf *out)
         at = NULL;
     if (keep == strlen(text))
         return show_quoted(text, keep, out);
-    snprintf(line, sizeof(line), "%.*s***%s", (int)(keep > 60 ? 60 : keep), text, colon ? at : "");
-    return show_quoted(line, strlen(line), out);
+    rc = td_buf_add(&line, text, keep);
+    if (rc == TD_OK)
+        rc = td_buf_printf(&line, "***%s", colon ? at : "");
+    if (rc == TD_OK)
+        rc = show_quoted(td_buf_str(&line), line.len, out);
+    td_buf_release(&line);
+    return rc;
 }
 
 static int show_strings(const struct td_opt *opt, const struct td_strings *list, struct td_buf *out)
@@ -452,7 +467,9 @@ static size_t distance(const char *a, const char *b)
 
 const char *td_nearest(const char *name, const char *const *names, size_t count)
 {
-    size_t len = strnlen(name, NEAREST_MAX), best = len < 5 ? 1 : len < 10 ? 2 : 3; /* past this a guess confuses */
+    size_t len = strnlen(name, NEAREST_MAX), best = len < 5    ? 1
+                                                    : len < 10 ? 2
+                                                               : 3; /* past this a guess confuses */
     const char *found = NULL;
 
     for (size_t i = 0; i < count; i++) {

@@ -1,9 +1,10 @@
-/* The YAML file, by libyaml's events: each event knows its line, which a schema on top of it (libcyaml) would hide.
+/* The YAML file, by libyaml's events: each event knows its line, which a schema on top of it (libcyaml) would
+ * hide.
  *
  *   top: mapping of { option | section: mapping of options | relays: sequence of mappings of relay options }
  *
- * Nothing nests deeper than that, so depth is bounded by the grammar. Anchors and aliases are refused: with them a few
- * lines could stand for millions, and a setting would no longer have one line. */
+ * Nothing nests deeper than that, so depth is bounded by the grammar. Anchors and aliases are refused: with them a
+ * few lines could stand for millions, and a setting would no longer have one line. */
 #include <stdio.h>
 #include <string.h>
 #include <yaml.h>
@@ -48,7 +49,8 @@ static int next(struct reader *r)
         return FAIL(r, line_of(r), "more than %d nodes", (int)TD_YAML_NODES_MAX);
     if (has_anchor(&r->event))
         return FAIL(r, line_of(r), "anchors and aliases are not supported");
-    if (r->event.type == YAML_SCALAR_EVENT && memchr(r->event.data.scalar.value, '\0', r->event.data.scalar.length))
+    if (r->event.type == YAML_SCALAR_EVENT &&
+        memchr(r->event.data.scalar.value, '\0', r->event.data.scalar.length))
         return FAIL(r, line_of(r), "holds a control character");
     return TD_OK;
 }
@@ -58,7 +60,8 @@ static const char *scalar(const struct reader *r)
     return (const char *)r->event.data.scalar.value;
 }
 
-/* `key:` with nothing, ~ or null behind it leaves the default: so a section whose lines are all comments is fine. */
+/* `key:` with nothing, ~ or null behind it leaves the default: so a section whose lines are all comments is fine.
+ */
 static bool is_null(const struct reader *r)
 {
     return r->event.type == YAML_SCALAR_EVENT && r->event.data.scalar.style == YAML_PLAIN_SCALAR_STYLE &&
@@ -258,8 +261,8 @@ static int read_relays(struct reader *r)
         for (size_t i = 0; i < td_relay_opt_count; i++) {
             char why[TD_WHY_MAX];
 
-            if (td_relay_opts[i].def &&
-                td_opt_assign_text(&td_relay_opts[i], &settings->relays[index], td_relay_opts[i].def, ',', why) < 0)
+            if (td_relay_opts[i].def && td_opt_assign_text(&td_relay_opts[i], &settings->relays[index],
+                                                           td_relay_opts[i].def, ',', why) < 0)
                 return td_fail(r->err, TD_ENOMEM, "no memory for settings");
         }
         rc = read_options(r, (int)index, NULL, where);

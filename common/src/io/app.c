@@ -38,7 +38,8 @@ static struct td_app_run *run_of(struct td_app *app)
     return (struct td_app_run *)(void *)app;
 }
 
-/* A core dump or a debugger would show keys, addresses and mails. LeakSanitizer works by ptrace, so not under it. */
+/* A core dump or a debugger would show keys, addresses and mails. LeakSanitizer works by ptrace, so not under it.
+ */
 static void harden(void)
 {
     static const struct rlimit none = {0, 0};
@@ -92,7 +93,8 @@ static void on_overdue(uv_timer_t *timer)
 
 static void on_alarm(int number)
 {
-    static const char line[] = "{\"level\":\"error\",\"event\":\"stop.overdue\",\"why\":\"the loop hangs\",\"exit\":75}\n";
+    static const char line[] =
+        "{\"level\":\"error\",\"event\":\"stop.overdue\",\"why\":\"the loop hangs\",\"exit\":75}\n";
 
     (void)number;
     (void)!write(STDERR_FILENO, line, sizeof(line) - 1); /* only what signal-safety(7) allows */
@@ -162,11 +164,15 @@ static int metrics_begin(struct td_app_run *run)
     if (!run->app.metrics)
         return TD_ENOMEM;
     snprintf(labels, sizeof(labels), "service=\"%s\",version=\"%s\"", run->service->name, TD_VERSION);
-    td_metric_set(td_metric(run->app.metrics, TD_GAUGE, "tandem_build_info", "Always 1; the labels say what runs.", labels), 1);
-    td_metric_set(td_metric(run->app.metrics, TD_GAUGE, "process_start_time_seconds", "Start, Unix time in seconds.", ""),
-                  (double)td_wall_ms() / 1000);
+    td_metric_set(
+        td_metric(run->app.metrics, TD_GAUGE, "tandem_build_info", "Always 1; the labels say what runs.", labels),
+        1);
+    td_metric_set(
+        td_metric(run->app.metrics, TD_GAUGE, "process_start_time_seconds", "Start, Unix time in seconds.", ""),
+        (double)td_wall_ms() / 1000);
     run->rss = td_metric(run->app.metrics, TD_GAUGE, "process_resident_memory_bytes", "Resident memory.", "");
-    run->cpu = td_metric(run->app.metrics, TD_COUNTER, "process_cpu_seconds_total", "User and system CPU time.", "");
+    run->cpu =
+        td_metric(run->app.metrics, TD_COUNTER, "process_cpu_seconds_total", "User and system CPU time.", "");
     return TD_OK;
 }
 
@@ -198,14 +204,16 @@ static int run_service(const struct td_service *service, const struct td_setting
     rc = begin(&run, &err);
     if (rc == TD_OK) {
         run.started = true;
-        td_log(TD_INFO, "start", "version=\"%s\" http_port=%d pid=%d", TD_VERSION, td_http_port(run.app.http), (int)getpid());
+        td_log(TD_INFO, "start", "version=\"%s\" http_port=%d pid=%d", TD_VERSION, td_http_port(run.app.http),
+               (int)getpid());
         td_notify("READY=1");
         while (!run.finished && uv_run(&run.loop, UV_RUN_DEFAULT))
             ; /* until td_app_stopped, td_app_fail or, in a broken service, nothing left to wait for */
         service->free(run.state);
     } else {
         run.exit_code = exit_code_of(rc);
-        td_log(TD_ERROR, "start.failed", "code=%s why=\"%s\" exit=%d", td_code_name((enum td_code)rc), err.text, run.exit_code);
+        td_log(TD_ERROR, "start.failed", "code=%s why=\"%s\" exit=%d", td_code_name((enum td_code)rc), err.text,
+               run.exit_code);
     }
     td_http_free(run.app.http);
     loop_end(&run);

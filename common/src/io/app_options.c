@@ -14,7 +14,9 @@
 enum { KEY_CONFIG = 'c', KEY_SET = 's', KEY_CHECK = 256, KEY_PRINT, KEY_HEALTH };
 
 static const struct argp_option option_table[] = {
-    {.name = "config", .key = KEY_CONFIG, .arg = "FILE",
+    {.name = "config",
+     .key = KEY_CONFIG,
+     .arg = "FILE",
      .doc = "Settings (default $TANDEM_CONFIG, else " DEFAULT_FILE " when it exists)"},
     {.name = "set", .key = KEY_SET, .arg = "PATH=VALUE", .doc = "One setting, before all other sources"},
     {.name = "check-config", .key = KEY_CHECK, .doc = "Say ok, or what is wrong (exit code 78)"},
@@ -99,8 +101,10 @@ int td_app_options_parse(int argc, char **argv, const struct td_service *service
     snprintf(version, sizeof(version), "tandem-%s %s", service->name, TD_VERSION);
     argp_program_version = version;
     argp_err_exit_status = TD_EXIT_USAGE;
-    if (asprintf(&doc, "tandem-%s: %s\vExit codes: 0 drained, 64 usage, 70 internal, 75 try again, 78 configuration.\n\n"
-                       "Settings, each also as TANDEM_SECTION_KEY in the environment:\n", service->name, service->summary) < 0)
+    if (asprintf(&doc,
+                 "tandem-%s: %s\vExit codes: 0 drained, 64 usage, 70 internal, 75 try again, 78 configuration.\n\n"
+                 "Settings, each also as TANDEM_SECTION_KEY in the environment:\n",
+                 service->name, service->summary) < 0)
         return td_fail(reterr, TD_ENOMEM, "no memory for options");
     argp.doc = doc;
     rc = (int)argp_parse(&argp, argc, argv, 0, NULL, ret);

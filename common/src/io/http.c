@@ -1,8 +1,10 @@
-/* libmicrohttpd without threads: its epoll descriptor sits in the loop as one uv_poll, and a timer runs it when it says
- * that time, not a socket, is what it waits for (closing idle connections). Handlers run inside MHD_run, on the loop.
+/* libmicrohttpd without threads: its epoll descriptor sits in the loop as one uv_poll, and a timer runs it when it
+ * says that time, not a socket, is what it waits for (closing idle connections). Handlers run inside MHD_run, on
+ * the loop.
  *
- * Nobody outside may hold memory here: 64 connections, 10 s without a byte, 64 KiB of body. A longer body is answered
- * 413 at once when its length is announced; else it is read and dropped up to 1 MiB, then the connection is closed. */
+ * Nobody outside may hold memory here: 64 connections, 10 s without a byte, 64 KiB of body. A longer body is
+ * answered 413 at once when its length is announced; else it is read and dropped up to 1 MiB, then the connection
+ * is closed. */
 #include "tandem/http.h"
 
 #include <errno.h>
@@ -58,7 +60,7 @@ static enum MHD_Result reply(struct MHD_Connection *connection, int status, cons
     len = body->len;
     data = td_buf_take(body, NULL);
     /* On success the response owns data and frees it; on failure we still do. */
-    response = MHD_create_response_from_buffer(len, data ? data : (void *)(uintptr_t)"",
+    response = MHD_create_response_from_buffer(len, data ? data : (void *)(uintptr_t) "",
                                                data ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
     if (!response) {
         free(data);
@@ -74,7 +76,8 @@ static enum MHD_Result reply(struct MHD_Connection *connection, int status, cons
     return result;
 }
 
-static enum MHD_Result reply_error(struct MHD_Connection *connection, int status, const char *text, const char *allow)
+static enum MHD_Result reply_error(struct MHD_Connection *connection, int status, const char *text,
+                                   const char *allow)
 {
     struct td_buf body = TD_BUF_INIT(256);
     enum MHD_Result result = MHD_NO;
@@ -123,8 +126,9 @@ static bool announces_too_much(struct MHD_Connection *connection)
 }
 
 /* Called with the headers, then with each piece of the body, then with *size 0. */
-static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, const char *path, const char *method,
-                                  const char *version, const char *data, size_t *size, void **slot)
+static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, const char *path,
+                                  const char *method, const char *version, const char *data, size_t *size,
+                                  void **slot)
 {
     struct request *request = *slot;
 

@@ -87,7 +87,8 @@ int td_http_get_status(const char *listen_text, const char *path, unsigned timeo
 
     if (td_hostport_parse(listen_text, &hostport) < 0 || hostport.port == 0)
         return TD_EINVAL;
-    len = snprintf(request, sizeof(request), "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", path);
+    len = snprintf(request, sizeof(request), "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+                   path);
     if (len >= (int)sizeof(request))
         return TD_EINVAL;
     rc = connect_to(&hostport, deadline_ms, &fd);

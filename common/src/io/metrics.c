@@ -1,4 +1,5 @@
-/* Families in the order they were first asked for, each with its series; a map finds a series by name and labels. */
+/* Families in the order they were first asked for, each with its series; a map finds a series by name and labels.
+ */
 #include "tandem/metrics.h"
 
 #include <assert.h>
@@ -133,8 +134,8 @@ static struct td_metric *metric_new(enum td_metric_type type, const char *labels
     return metric;
 }
 
-struct td_metric *td_metric(struct td_metrics *metrics, enum td_metric_type type, const char *name, const char *help,
-                            const char *labels)
+struct td_metric *td_metric(struct td_metrics *metrics, enum td_metric_type type, const char *name,
+                            const char *help, const char *labels)
 {
     struct td_buf key = TD_BUF_INIT(KEY_MAX);
     struct td_metric *metric = NULL;
@@ -253,7 +254,8 @@ static int write_histogram(struct td_buf *out, const char *name, const struct td
 
 static int write_help(struct td_buf *out, const struct family *family)
 {
-    static const char *const type[] = {[TD_COUNTER] = "counter", [TD_GAUGE] = "gauge", [TD_HISTOGRAM] = "histogram"};
+    static const char *const type[] = {
+        [TD_COUNTER] = "counter", [TD_GAUGE] = "gauge", [TD_HISTOGRAM] = "histogram"};
     int rc = td_buf_printf(out, "# HELP %s ", family->name);
 
     for (const char *c = family->help; *c && rc == TD_OK; c++)
