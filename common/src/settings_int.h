@@ -98,6 +98,7 @@ struct td_origins {
     struct td_origin global[TD_OPTS_MAX];
     struct td_origin relay[TD_RELAYS_MAX][TD_RELAY_OPTS_MAX];
     size_t relay_line[TD_RELAYS_MAX];
+    char *credentials; /* $CREDENTIALS_DIRECTORY of systemd; NULL: none */
     struct td_strings warnings;
 };
 

@@ -352,6 +352,37 @@ static void secrets_come_from_files(void **unused)
     free(good), free(open), free(empty), free(binary), free(properties);
 }
 
+static void credentials_of_systemd_stand_for_relative_paths(void **unused)
+{
+    static const char yaml[] = "redis:\n  password_file: secrets/redis\nkeys:\n  token_file: key\n";
+    char directory[] = "test_credentials_XXXXXX", variable[64], path[96];
+    char *env[] = {variable, NULL}, *key = NULL;
+    struct td_settings s;
+    struct td_err err;
+    FILE *out;
+
+    (void)unused;
+    assert_non_null(mkdtemp(directory));
+    snprintf(variable, sizeof(variable), "CREDENTIALS_DIRECTORY=%s", directory);
+    snprintf(path, sizeof(path), "%s/secrets_redis", directory);
+    out = fopen(path, "w");
+    assert_non_null(out);
+    fputs("pw\n", out);
+    fclose(out);
+    assert_int_equal(load(&s, yaml, env, &err), TD_ECONFIG);
+    assert_string_equal(err.text, "tandem.yaml:4: keys.token: cannot read key: No such file or directory");
+    key = temp_file("0123456789abcdef", 16, 0600); /* not a credential: found where it says */
+    assert_int_equal(rename(key, "key"), 0);
+    assert_int_equal(load(&s, yaml, env, &err), TD_OK);
+    assert_string_equal(s.redis_password, "pw");
+    assert_string_equal(s.keys_token, "0123456789abcdef");
+    td_settings_release(&s);
+    unlink("key");
+    unlink(path);
+    rmdir(directory);
+    free(key);
+}
+
 static void too_much_is_refused(void **unused)
 {
     char *text = malloc(2 << 20), *at = text;
@@ -404,7 +435,7 @@ static void print_masks_secrets_and_reads_back(void **unused)
 {
     static const char yaml[] =
         "keys:\n  token: 0123456789abcdef-hunter2\nredis:\n  url: redis://u:hunter2@h:6379/1\n"
-        "kafka:\n  properties: [sasl.password=hunter2, debug=cgrp]\n"
+        "kafka:\n  properties: [sasl.password=hunter2, debug=cgrp, \"sasl.password=x://hunter2@y\"]\n"
         "relays:\n" RELAY("ses") "    user: u\n    password: hunter2\n    operated_by: \"A \\\"B\\\\ C\"\n";
     char *env[] = {"TANDEM_KAFKA_LANES=5", NULL};
     struct td_settings s, again;
@@ -418,7 +449,8 @@ static void print_masks_secrets_and_reads_back(void **unused)
     assert_non_null(strstr(text, "  url: \"redis://u:***@h:6379/1\" # tandem.yaml:4\n"));
     assert_non_null(strstr(text, "  lanes: 5 # TANDEM_KAFKA_LANES\n"));
     assert_non_null(strstr(text, "  window: 2000 # default\n"));
-    assert_non_null(strstr(text, "  properties: [\"sasl.password=***\", \"debug=cgrp\"] # tandem.yaml:6\n"));
+    assert_non_null(strstr(
+        text, "  properties: [\"sasl.password=***\", \"debug=cgrp\", \"sasl.password=***\"] # tandem.yaml:6\n"));
     assert_non_null(strstr(text, "  deadline: 24h # default\n"));
     assert_non_null(strstr(text, "  - name: \"ses\" # tandem.yaml:8\n"));
     assert_non_null(strstr(text, "    password: \"***\" # tandem.yaml:12\n"));
@@ -568,6 +600,7 @@ int main(void)
         cmocka_unit_test(environment_beats_the_file_and_set_beats_both),
         cmocka_unit_test(unknown_variables_and_paths_are_refused),
         cmocka_unit_test(secrets_come_from_files),
+        cmocka_unit_test(credentials_of_systemd_stand_for_relative_paths),
         cmocka_unit_test(too_much_is_refused),
         cmocka_unit_test(print_masks_secrets_and_reads_back),
         cmocka_unit_test(countries_narrow_but_never_widen),

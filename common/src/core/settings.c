@@ -5,6 +5,7 @@
 #include "tandem/settings.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -150,11 +151,27 @@ static void shown_name(const struct td_settings *settings, int relay, const stru
         snprintf(out, size, "relays[%d].%s", relay, opt->path);
 }
 
+/* A relative path under systemd: LoadCredential=secrets:/etc/tandem/secrets gives us the file secrets/ses-password
+ * as $CREDENTIALS_DIRECTORY/secrets_ses-password, so one settings file serves with and without systemd. Else path.
+ */
+static const char *find_secret(const struct td_settings *settings, const char *path, char *out, size_t size)
+{
+    size_t len = settings->origins->credentials ? strlen(settings->origins->credentials) : 0;
+
+    if (len == 0 || *path == '/' || len + 1 + strlen(path) >= size)
+        return path;
+    snprintf(out, size, "%s/%s", settings->origins->credentials, path);
+    for (char *c = out + len + 1; *c; c++)
+        if (*c == '/')
+            *c = '_';
+    return access(out, F_OK) == 0 ? out : path;
+}
+
 static int read_secret(struct td_settings *settings, int relay, const struct td_opt *opt, struct td_err *reterr)
 {
     struct td_origin *origin = origin_of(settings, relay, opt);
-    char why[TD_WHY_MAX] = "", shown[160];
-    const char *reason = NULL;
+    char why[TD_WHY_MAX] = "", shown[160], found[PATH_MAX];
+    const char *path, *reason = NULL;
     struct stat stat;
     char *text = NULL;
     size_t len = 0;
@@ -162,9 +179,10 @@ static int read_secret(struct td_settings *settings, int relay, const struct td_
 
     if (!origin->secret_file)
         return TD_OK;
-    rc = read_file(origin->secret_file, TD_SECRET_MAX, &text, &len, &stat, &reason);
+    path = find_secret(settings, origin->secret_file, found, sizeof(found));
+    rc = read_file(path, TD_SECRET_MAX, &text, &len, &stat, &reason);
     if (rc < 0) {
-        snprintf(why, sizeof(why), "cannot read %.100s: %s", origin->secret_file, reason);
+        snprintf(why, sizeof(why), "cannot read %.100s: %s", path, reason);
         goto out;
     }
     if (len > 0 && text[len - 1] == '\n')
@@ -172,13 +190,13 @@ static int read_secret(struct td_settings *settings, int relay, const struct td_
     if (len > 0 && text[len - 1] == '\r')
         text[--len] = '\0';
     if (len == 0 || memchr(text, '\0', len)) {
-        snprintf(why, sizeof(why), "%.100s is %s", origin->secret_file, len ? "not text" : "empty");
+        snprintf(why, sizeof(why), "%.100s is %s", path, len ? "not text" : "empty");
         rc = TD_ECONFIG;
     } else {
         rc = td_opt_assign_text(opt, base_of(settings, relay), text, '\n', why);
     }
     if (rc == TD_OK)
-        rc = warn_open_secret(settings, origin->secret_file, &stat);
+        rc = warn_open_secret(settings, path, &stat);
 out:
     if (rc == TD_ECONFIG) {
         shown_name(settings, relay, opt, origin, shown, sizeof(shown));
@@ -285,6 +303,7 @@ static void origins_free(struct td_origins *origins)
         for (size_t j = 0; j < TD_RELAY_OPTS_MAX; j++)
             free(origins->relay[i][j].secret_file);
     td_strings_release(&origins->warnings);
+    free(origins->credentials);
     free(origins->file);
     free(origins);
 }

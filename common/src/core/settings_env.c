@@ -12,6 +12,7 @@
 
 #define PREFIX "TANDEM_"
 #define RELAYS PREFIX "RELAYS_"
+#define CREDENTIALS "CREDENTIALS_DIRECTORY="
 
 enum { NAME_MAX_LEN = 160 };
 
@@ -139,11 +140,21 @@ static int read_variable(struct td_settings *settings, const char *entry, struct
     return td_settings_assign(settings, target.relay, target.opt, &a, reterr);
 }
 
+static int read_credentials(struct td_settings *settings, const char *entry, struct td_err *reterr)
+{
+    if (strncmp(entry, CREDENTIALS, strlen(CREDENTIALS)) != 0 || settings->origins->credentials)
+        return TD_OK;
+    settings->origins->credentials = strdup(entry + strlen(CREDENTIALS));
+    return settings->origins->credentials ? TD_OK : td_fail(reterr, TD_ENOMEM, "no memory for settings");
+}
+
 int td_settings_read_env(struct td_settings *settings, char *const *env, struct td_err *reterr)
 {
     for (; env && *env; env++) {
-        int rc = read_variable(settings, *env, reterr);
+        int rc = read_credentials(settings, *env, reterr);
 
+        if (rc == TD_OK)
+            rc = read_variable(settings, *env, reterr);
         if (rc < 0)
             return rc;
     }

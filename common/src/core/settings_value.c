@@ -212,27 +212,42 @@ static int parse_word(const struct td_opt *opt, const char *text, int64_t *ret, 
     return say(why, "'%s' is none of: %s", td_clip(text, clip), all);
 }
 
-/* What holds for every text. A CR or LF would start a new line in SMTP, in a log or in Redis: refused here for
- * all. */
+/* A CR or LF would start a new line in SMTP, in a log or in Redis: refused here for all. So is what YAML does not take
+ * or takes for a line end (C1 controls, U+2028, U+FEFF). */
+static const char *check_characters(const char *text)
+{
+    size_t len = strlen(text);
+    uint32_t c = 0;
+
+    for (size_t i = 0, n; i < len; i += n) {
+        n = td_utf8_next(text + i, len - i, &c);
+        if (n == 0)
+            return "is not UTF-8";
+        if (c < 0x20 || (c >= 0x7f && c <= 0x9f) || c == 0x2028 || c == 0x2029 || c == 0xfeff || c == 0xfffe ||
+            c == 0xffff)
+            return "holds a control character";
+    }
+    return NULL;
+}
+
+/* What holds for every text. */
 static int check_text(const struct td_opt *opt, const char *text, char why[TD_WHY_MAX])
 {
     size_t limit = opt->type == TD_OPT_SECRET ? TD_SECRET_MAX : TD_STRING_MAX;
-    const char *wrong = opt->check && *text ? opt->check(text) : NULL;
-    bool hide = opt->sensitive || opt->type == TD_OPT_SECRET;
+    const char *wrong;
     char clip[48];
     int64_t word;
 
     if (strlen(text) > limit)
         return say(why, "longer than %zu bytes", limit);
-    for (const char *c = text; *c; c++)
-        if (((unsigned char)*c < ' ' && opt->type != TD_OPT_SECRET) || *c == 0x7f)
-            return say(why, "holds a control character");
-    if (opt->type != TD_OPT_SECRET && !td_utf8_valid(text, strlen(text)))
-        return say(why, "is not UTF-8");
+    wrong = opt->type == TD_OPT_SECRET ? NULL : check_characters(text);
+    if (wrong)
+        return say(why, "%s", wrong);
     if (opt->words)
         return parse_word(opt, text, &word, why);
+    wrong = opt->check && *text ? opt->check(text) : NULL;
     if (wrong)
-        return hide ? say(why, "%s", wrong) : say(why, "'%s' %s", td_clip(text, clip), wrong);
+        return opt->sensitive ? say(why, "%s", wrong) : say(why, "'%s' %s", td_clip(text, clip), wrong);
     if (opt->type == TD_OPT_SECRET && *text && (int64_t)strlen(text) < opt->min)
         return say(why, "a secret of at least %" PRId64 " bytes is needed, this one has %zu", opt->min,
                    strlen(text));
@@ -367,37 +382,41 @@ static int show_quoted(const char *text, size_t len, struct td_buf *out)
     return rc == TD_OK ? td_buf_addc(out, '"') : rc;
 }
 
-/* A URL without the password in it; name=value with a value that may be secret left out. Librdkafka has many such
- * names (sasl.password, ssl.key.pem, sasl.oauthbearer.client.secret): what is not plainly harmless is masked. */
-static int show_masked(const char *text, struct td_buf *out)
+/* keep bytes of text, then ***, then the end of it from `tail` on. */
+static int show_cut(const char *text, size_t keep, const char *tail, struct td_buf *out)
 {
-    static const char *const harmless[] = {"security.protocol=", "sasl.mechanism",
-                                           "debug=", "ssl.ca.location=", "client.rack="};
-    const char *at = strrchr(text, '@'), *scheme = strstr(text, "://"), *equal = strchr(text, '=');
-    const char *colon =
-        scheme && at ? memchr(scheme + 3, ':', (size_t)(at > scheme + 3 ? at - scheme - 3 : 0)) : NULL;
     struct td_buf line = TD_BUF_INIT(TD_STRING_MAX + 4);
-    size_t keep = strlen(text);
-    int rc;
+    int rc = td_buf_add(&line, text, keep);
 
-    for (size_t i = 0; i < sizeof(harmless) / sizeof(harmless[0]); i++)
-        if (strncmp(text, harmless[i], strlen(harmless[i])) == 0)
-            return show_quoted(text, keep, out);
-    if (colon)
-        keep = (size_t)(colon - text) + 1;
-    else if (!scheme && equal)
-        keep = (size_t)(equal - text) + 1;
-    else
-        at = NULL;
-    if (keep == strlen(text))
-        return show_quoted(text, keep, out);
-    rc = td_buf_add(&line, text, keep);
     if (rc == TD_OK)
-        rc = td_buf_printf(&line, "***%s", colon ? at : "");
+        rc = td_buf_printf(&line, "***%s", tail);
     if (rc == TD_OK)
         rc = show_quoted(td_buf_str(&line), line.len, out);
     td_buf_release(&line);
     return rc;
+}
+
+/* A URL without its password. */
+static int show_url(const char *url, struct td_buf *out)
+{
+    const char *scheme = strstr(url, "://"), *at = strrchr(url, '@');
+    const char *user = scheme ? scheme + 3 : url;
+    const char *colon = at && at > user ? memchr(user, ':', (size_t)(at - user)) : NULL;
+
+    return colon ? show_cut(url, (size_t)(colon - url) + 1, at, out) : show_quoted(url, strlen(url), out);
+}
+
+/* Librdkafka has many properties that are secrets (sasl.password, ssl.key.pem, sasl.oauthbearer.client.secret),
+ * and will have more: what is not plainly harmless is masked. */
+static int show_property(const char *property, struct td_buf *out)
+{
+    static const char *const harmless[] = {"security.protocol=", "sasl.mechanism",
+                                           "debug=", "ssl.ca.location=", "client.rack="};
+
+    for (size_t i = 0; i < sizeof(harmless) / sizeof(harmless[0]); i++)
+        if (strncmp(property, harmless[i], strlen(harmless[i])) == 0)
+            return show_quoted(property, strlen(property), out);
+    return show_cut(property, strcspn(property, "=") + 1, "", out);
 }
 
 static int show_strings(const struct td_opt *opt, const struct td_strings *list, struct td_buf *out)
@@ -407,7 +426,7 @@ static int show_strings(const struct td_opt *opt, const struct td_strings *list,
     for (size_t i = 0; i < list->count && rc == TD_OK; i++) {
         rc = i ? td_buf_adds(out, ", ") : TD_OK;
         if (rc == TD_OK)
-            rc = opt->sensitive ? show_masked(list->item[i], out)
+            rc = opt->sensitive ? show_property(list->item[i], out)
                                 : show_quoted(list->item[i], strlen(list->item[i]), out);
     }
     return rc == TD_OK ? td_buf_addc(out, ']') : rc;
@@ -427,7 +446,7 @@ int td_opt_show(const struct td_opt *opt, const void *base, struct td_buf *out)
             return td_buf_adds(out, "null");
         if (opt->type == TD_OPT_SECRET)
             return td_buf_adds(out, "\"***\"");
-        return opt->sensitive ? show_masked(string, out) : show_quoted(string, strlen(string), out);
+        return opt->sensitive ? show_url(string, out) : show_quoted(string, strlen(string), out);
     case TD_OPT_INT:
     case TD_OPT_DURATION:
     case TD_OPT_SIZE:
