@@ -58,7 +58,7 @@ static void on_dead_delivered(void *user, int64_t offset, const struct td_err *e
     if (err)
         td_app_fail(dead->d->app, err); /* the record stays uncommitted and comes again after the restart */
     else if (lane)
-        watermark_done(lane->wm, dead->offset);
+        td_watermark_done(lane->wm, dead->offset);
     free(dead);
 }
 
@@ -124,10 +124,10 @@ void flow_record(struct dispatch *d, struct lane *lane, const struct td_record *
     struct td_err err;
     int rc;
 
-    if (!watermark_begin(lane->wm, rec->offset))
+    if (!td_watermark_begin(lane->wm, rec->offset))
         return; /* a repeat of something under way or done */
     if (!rec->value) {
-        watermark_done(lane->wm, rec->offset);
+        td_watermark_done(lane->wm, rec->offset);
         return;
     }
     rc = mail_new(rec, &mail, &err);
@@ -611,7 +611,7 @@ void flow_end(struct dispatch *d, struct mail *mail, Tandem__Mail__V1__Recipient
 void flow_finished(struct dispatch *d, struct mail *mail)
 {
     if (mail->lane)
-        watermark_done(mail->lane->wm, mail->offset);
+        td_watermark_done(mail->lane->wm, mail->offset);
     flow_release(d, mail);
     flow_drained_check(d);
 }

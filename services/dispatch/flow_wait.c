@@ -203,8 +203,8 @@ void flow_drained_check(struct dispatch *d)
         td_log(TD_WARN, "drain.overdue", "mails=%zu msg=\"a relay has not answered; they may become unconfirmed\"", left);
     for (struct lane *lane = lane_first(d->lanes); lane; lane = lane->next) {
         orphan(lane);
-        if (!d->lost && !lane->fenced && watermark_next(lane->wm) >= 0)
-            td_kafka_in_commit(d->in, lane->id, watermark_next(lane->wm));
+        if (!d->lost && !lane->fenced && td_watermark_next(lane->wm) >= 0)
+            td_kafka_in_commit(d->in, lane->id, td_watermark_next(lane->wm));
     }
     lane_set_clear(d->lanes);
     d->lost = false;
@@ -241,7 +241,7 @@ static void delayed_due(struct dispatch *d, int64_t wall_ms)
 static void lanes_pause(struct dispatch *d)
 {
     for (struct lane *lane = lane_first(d->lanes); lane; lane = lane->next) {
-        bool wait = watermark_spread(lane->wm) > LANE_SPAN / 2;
+        bool wait = td_watermark_spread(lane->wm) > LANE_SPAN / 2;
 
         for (const struct mail *mail = d->delayed.first; mail && !wait; mail = mail->next)
             wait = mail->lane == lane && !mail->twin && mail->due_ms == mail->msg->not_before_unix_ms && !mail->begun &&
@@ -257,7 +257,7 @@ static void lanes_pause(struct dispatch *d)
 static void lanes_commit(struct dispatch *d)
 {
     for (struct lane *lane = lane_first(d->lanes); lane; lane = lane->next) {
-        int64_t next = watermark_next(lane->wm);
+        int64_t next = td_watermark_next(lane->wm);
 
         if (lane->fenced || lane->revoked || next <= lane->committed)
             continue;

@@ -69,7 +69,7 @@ struct lane *lane_add(struct lane_set *set, struct td_lane id)
     struct lane *lane = calloc(1, sizeof(*lane));
 
     if (lane)
-        lane->wm = watermark_new(LANE_SPAN);
+        lane->wm = td_watermark_new(LANE_SPAN);
     if (!lane || !lane->wm) {
         free(lane);
         return NULL;
@@ -91,7 +91,7 @@ void lane_set_clear(struct lane_set *set)
         next = lane->next;
         if (lane->owned && !lane->fenced)
             td_lane_release(set->redis, lane->name, set->owner, NULL, NULL);
-        watermark_free(lane->wm);
+        td_watermark_free(lane->wm);
         free(lane);
     }
     set->lanes = NULL;

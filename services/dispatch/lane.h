@@ -12,7 +12,7 @@
 #include "tandem/kafka.h"
 #include "tandem/redis.h"
 #include "tandem/settings.h"
-#include "watermark.h"
+#include "tandem/watermark.h"
 
 enum { LANE_SPAN = 1 << 20 }; /* records between the oldest unfinished and the newest; 128 KiB of bits a lane */
 
@@ -21,7 +21,7 @@ struct mail;
 struct lane {
     struct td_lane id;
     char name[48]; /* "mail.outbound-3", the lease's name */
-    struct watermark *wm;
+    struct td_watermark *wm;
     bool owned;            /* mails may start */
     bool fenced;           /* someone else has the lease now: start nothing, commit nothing */
     bool asking;           /* a lease call is under way */

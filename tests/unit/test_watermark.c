@@ -5,61 +5,61 @@
 #include <cmocka.h>
 
 #include "tandem/rng.h"
-#include "watermark.h"
+#include "tandem/watermark.h"
 
 static void moves_only_over_what_is_done(void **unused)
 {
-    struct watermark *wm = watermark_new(64);
+    struct td_watermark *wm = td_watermark_new(64);
 
     (void)unused;
-    assert_int_equal(watermark_next(wm), -1);
+    assert_int_equal(td_watermark_next(wm), -1);
     for (int64_t o = 100; o < 104; o++)
-        assert_true(watermark_begin(wm, o));
-    watermark_done(wm, 101);
-    watermark_done(wm, 103);
-    assert_int_equal(watermark_next(wm), 100);
-    watermark_done(wm, 100);
-    assert_int_equal(watermark_next(wm), 102);
-    watermark_done(wm, 102);
-    assert_int_equal(watermark_next(wm), 104);
-    assert_int_equal(watermark_open(wm), 0);
-    watermark_free(wm);
+        assert_true(td_watermark_begin(wm, o));
+    td_watermark_done(wm, 101);
+    td_watermark_done(wm, 103);
+    assert_int_equal(td_watermark_next(wm), 100);
+    td_watermark_done(wm, 100);
+    assert_int_equal(td_watermark_next(wm), 102);
+    td_watermark_done(wm, 102);
+    assert_int_equal(td_watermark_next(wm), 104);
+    assert_int_equal(td_watermark_open(wm), 0);
+    td_watermark_free(wm);
 }
 
 static void repeats_are_refused_and_gaps_are_done(void **unused)
 {
-    struct watermark *wm = watermark_new(8);
+    struct td_watermark *wm = td_watermark_new(8);
 
     (void)unused;
-    assert_true(watermark_begin(wm, 5));
-    assert_false(watermark_begin(wm, 5));
-    assert_false(watermark_begin(wm, 4));
-    assert_true(watermark_begin(wm, 9));
-    watermark_done(wm, 5);
-    assert_int_equal(watermark_next(wm), 9);
-    watermark_done(wm, 9);
-    assert_int_equal(watermark_next(wm), 10);
-    assert_true(watermark_begin(wm, 1000000)); /* nothing open: any gap fits */
-    assert_int_equal(watermark_next(wm), 1000000);
-    watermark_free(wm);
+    assert_true(td_watermark_begin(wm, 5));
+    assert_false(td_watermark_begin(wm, 5));
+    assert_false(td_watermark_begin(wm, 4));
+    assert_true(td_watermark_begin(wm, 9));
+    td_watermark_done(wm, 5);
+    assert_int_equal(td_watermark_next(wm), 9);
+    td_watermark_done(wm, 9);
+    assert_int_equal(td_watermark_next(wm), 10);
+    assert_true(td_watermark_begin(wm, 1000000)); /* nothing open: any gap fits */
+    assert_int_equal(td_watermark_next(wm), 1000000);
+    td_watermark_free(wm);
 }
 
 static void the_span_is_a_bound(void **unused)
 {
-    struct watermark *wm = watermark_new(8);
+    struct td_watermark *wm = td_watermark_new(8);
 
     (void)unused;
     for (int64_t o = 0; o < 8; o++)
-        assert_true(watermark_begin(wm, o));
-    assert_false(watermark_room(wm));
-    assert_false(watermark_begin(wm, 8));
-    watermark_done(wm, 3);
-    assert_false(watermark_begin(wm, 8));
-    watermark_done(wm, 0);
-    assert_true(watermark_begin(wm, 8));
-    watermark_done(wm, 77); /* never begun */
-    assert_int_equal(watermark_next(wm), 1);
-    watermark_free(wm);
+        assert_true(td_watermark_begin(wm, o));
+    assert_false(td_watermark_room(wm));
+    assert_false(td_watermark_begin(wm, 8));
+    td_watermark_done(wm, 3);
+    assert_false(td_watermark_begin(wm, 8));
+    td_watermark_done(wm, 0);
+    assert_true(td_watermark_begin(wm, 8));
+    td_watermark_done(wm, 77); /* never begun */
+    assert_int_equal(td_watermark_next(wm), 1);
+    td_watermark_free(wm);
 }
 
 static void random_orders_end_at_the_end(void **unused)
@@ -68,29 +68,29 @@ static void random_orders_end_at_the_end(void **unused)
 
     (void)unused;
     for (uint64_t seed = 1; seed <= 200; seed++) {
-        struct watermark *wm = watermark_new(256);
+        struct td_watermark *wm = td_watermark_new(256);
         int64_t open[256], offset = 7, before = -1;
         size_t n = 0;
 
         td_rng_seed(&rng, seed);
         while (offset < 3000 || n) {
-            if (offset < 3000 && watermark_room(wm) && td_rng_below(&rng, 2)) {
-                assert_true(watermark_begin(wm, offset));
+            if (offset < 3000 && td_watermark_room(wm) && td_rng_below(&rng, 2)) {
+                assert_true(td_watermark_begin(wm, offset));
                 open[n++] = offset++;
             } else if (n) {
                 size_t i = (size_t)td_rng_below(&rng, n);
 
-                watermark_done(wm, open[i]);
+                td_watermark_done(wm, open[i]);
                 open[i] = open[--n];
                 for (size_t k = 0; k < n; k++)
-                    assert_true(watermark_next(wm) <= open[k]);
+                    assert_true(td_watermark_next(wm) <= open[k]);
             }
-            assert_true(watermark_next(wm) >= before);
-            before = watermark_next(wm);
-            assert_int_equal(watermark_open(wm), n);
+            assert_true(td_watermark_next(wm) >= before);
+            before = td_watermark_next(wm);
+            assert_int_equal(td_watermark_open(wm), n);
         }
-        assert_int_equal(watermark_next(wm), 3000);
-        watermark_free(wm);
+        assert_int_equal(td_watermark_next(wm), 3000);
+        td_watermark_free(wm);
     }
 }
 

@@ -1,17 +1,17 @@
 /* A ring of bits over [next, next + span): set = begun and not done. `next` moves over clear bits up to `end`. */
-#include "watermark.h"
+#include "tandem/watermark.h"
 
 #include <stdlib.h>
 
-struct watermark {
+struct td_watermark {
     int64_t next, end; /* all below next are done; end = newest begun + 1; -1 before the first */
     size_t span, open; /* span is a power of two and a multiple of 8 */
     unsigned char bits[];
 };
 
-struct watermark *watermark_new(size_t span)
+struct td_watermark *td_watermark_new(size_t span)
 {
-    struct watermark *wm;
+    struct td_watermark *wm;
     size_t n = 8;
 
     while (n < span)
@@ -24,12 +24,12 @@ struct watermark *watermark_new(size_t span)
     return wm;
 }
 
-void watermark_free(struct watermark *wm)
+void td_watermark_free(struct td_watermark *wm)
 {
     free(wm);
 }
 
-static unsigned char *byte_of(struct watermark *wm, int64_t offset)
+static unsigned char *byte_of(struct td_watermark *wm, int64_t offset)
 {
     return &wm->bits[((size_t)offset & (wm->span - 1)) / 8];
 }
@@ -39,7 +39,7 @@ static unsigned char mask_of(int64_t offset)
     return (unsigned char)(1u << ((unsigned)offset & 7));
 }
 
-bool watermark_begin(struct watermark *wm, int64_t offset)
+bool td_watermark_begin(struct td_watermark *wm, int64_t offset)
 {
     if (wm->next < 0)
         wm->next = wm->end = offset;
@@ -53,7 +53,7 @@ bool watermark_begin(struct watermark *wm, int64_t offset)
     return true;
 }
 
-void watermark_done(struct watermark *wm, int64_t offset)
+void td_watermark_done(struct td_watermark *wm, int64_t offset)
 {
     if (offset < wm->next || offset >= wm->end || !(*byte_of(wm, offset) & mask_of(offset)))
         return;
@@ -63,22 +63,22 @@ void watermark_done(struct watermark *wm, int64_t offset)
         wm->next++;
 }
 
-int64_t watermark_next(const struct watermark *wm)
+int64_t td_watermark_next(const struct td_watermark *wm)
 {
     return wm->next;
 }
 
-size_t watermark_open(const struct watermark *wm)
+size_t td_watermark_open(const struct td_watermark *wm)
 {
     return wm->open;
 }
 
-size_t watermark_spread(const struct watermark *wm)
+size_t td_watermark_spread(const struct td_watermark *wm)
 {
     return (size_t)(wm->end - wm->next);
 }
 
-bool watermark_room(const struct watermark *wm)
+bool td_watermark_room(const struct td_watermark *wm)
 {
     return wm->next < 0 || wm->open == 0 || wm->end - wm->next < (int64_t)wm->span;
 }
