@@ -252,6 +252,8 @@ int main(int argc, char **argv)
     if (rc == TD_OK)
         rc = ledger_event(&sim->ledger, sim_unix_us(sim, loop_clock_ns()), "relaysim " TD_VERSION " started");
     if (rc == TD_OK)
+        rc = ledger_flush(&sim->ledger, &ending.err); /* a ledger that cannot be written shows before any mail */
+    if (rc == TD_OK)
         rc = write_ready_file(sim, &ending.err);
     if (rc == TD_OK) {
         sim->loop.round_end = on_round_end;
