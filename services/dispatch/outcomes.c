@@ -169,10 +169,18 @@ static void on_ledger(void *user, const struct td_reply *reply, const struct td_
 {
     struct batch *batch = user;
     struct end *end;
+    size_t other = 1;
 
-    (void)reply;
     batch->owner->calls--;
-    while ((end = list_pop(&batch->ends))) {
+    for (long long at = 0; (end = list_pop(&batch->ends)); at++) {
+        /* Another owner ended it otherwise, while we were thought dead: its word stands. */
+        if (reply && other < td_reply_count(reply) && td_reply_int(td_reply_at(reply, other)) == at) {
+            other++;
+            td_log(TD_WARN, "outcome.overtaken", "msg=%s result=%s", end->key, end->result);
+            durable(end);
+            end_free(end);
+            continue;
+        }
         end->owed = err != NULL;
         publish(end);
     }

@@ -58,7 +58,11 @@ struct td_ended {
     const void *outcome; /* packed Outcome */
     size_t outcome_len;
 };
-/** Set done, count once, keep the packed outcome as pending. Then produce it, then td_ledger_published. */
+/**
+ * Set done, count once, keep the packed outcome as pending. Then produce it, then td_ledger_published.
+ * Reply: an array: how many were new, then the places in `ended` of those that had ended with another outcome before
+ * (another owner was faster): those must not be produced.
+ */
 int td_ledger_end(struct td_redis *redis, const char *campaign_id, const struct td_ended *ended, size_t count,
                   td_redis_cb *cb, void *user);
 /** mail.outcomes has them: forget the pending copies. */
