@@ -9,17 +9,13 @@
 #include "tandem/log.h"
 #include "tandem/token.h"
 
-enum {
-    COOL_MS = 100,           /* after a connection that did not come up: no storm of connects while health decides */
-    OVERFLOW_WAIT_US = 50000 /* a limited relay whose next slot is further away lets mail flow on */
-};
+enum { OVERFLOW_WAIT_US = 50000 }; /* a limited relay whose next slot is further away lets mail flow on */
 
 struct relay {
     struct relays *owner;
     size_t index;
     const struct td_relay_settings *settings;
     struct pool *pool;
-    uint64_t cool_until_ms;
     struct td_metric *state, *failovers;
 };
 
@@ -52,10 +48,8 @@ static void on_event(void *user, struct pool *pool, enum relay_event event, cons
     struct relay *r = user;
     char reason[48];
 
-    if (event == RELAY_UP) {
-        r->cool_until_ms = 0;
+    if (event == RELAY_UP)
         return;
-    }
     td_log(TD_WARN, "relay.trouble", "relay=%s what=%s detail=\"%s\"", r->settings->name, relay_event_name(event), detail);
     if (event == RELAY_TOO_MANY) {
         size_t n = pool_connections(pool);
@@ -64,8 +58,6 @@ static void on_event(void *user, struct pool *pool, enum relay_event event, cons
         health_report(r->owner->health, r->index, HEALTH_CONNECTIONS, "overloaded.connections");
         return;
     }
-    if (event != RELAY_RESET)
-        r->cool_until_ms = td_mono_ms() + COOL_MS;
     snprintf(reason, sizeof(reason), "down.%s", relay_event_name(event));
     health_report(r->owner->health, r->index, HEALTH_HARD, reason);
 }
@@ -113,8 +105,6 @@ static void on_probed(void *user, enum relay_event event, const char *detail)
     (void)detail;
     if (event != RELAY_UP)
         snprintf(reason, sizeof(reason), "down.%s", relay_event_name(event));
-    else
-        r->cool_until_ms = 0;
     health_probed(r->owner->health, r->index, event == RELAY_UP, reason);
 }
 
@@ -251,7 +241,7 @@ static struct route_relay look(struct relays *relays, const struct mail *mail, s
     fit.limited = view->state == RELAY_LIMITED;
     fit.grant = view->state == RELAY_HALF_OPEN && view->grants > 0;
     fit.share = view->share >= 1 ? 10000 : view->share <= 0 ? 0 : (uint32_t)(view->share * 10000);
-    fit.room = now_ms >= r->cool_until_ms && pool_room(r->pool) > 0 &&
+    fit.room = pool_room(r->pool) > 0 &&
                !(fit.limited && pace_full(relays->pace, i, OVERFLOW_WAIT_US));
     return fit;
 }
