@@ -156,12 +156,15 @@ static void shown_name(const struct td_settings *settings, int relay, const stru
  */
 static const char *find_secret(const struct td_settings *settings, const char *path, char *out, size_t size)
 {
-    size_t len = settings->origins->credentials ? strlen(settings->origins->credentials) : 0;
+    const char *directory = settings->origins->credentials;
+    int n;
 
-    if (len == 0 || *path == '/' || len + 1 + strlen(path) >= size)
+    if (!directory || !*directory || *path == '/')
         return path;
-    snprintf(out, size, "%s/%s", settings->origins->credentials, path);
-    for (char *c = out + len + 1; *c; c++)
+    n = snprintf(out, size, "%s/%s", directory, path);
+    if (n < 0 || (size_t)n >= size)
+        return path;
+    for (char *c = out + strlen(directory) + 1; *c; c++)
         if (*c == '/')
             *c = '_';
     return access(out, F_OK) == 0 ? out : path;
