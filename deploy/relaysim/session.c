@@ -180,7 +180,7 @@ static void session_take(struct session *session, bool more)
 
     if (kept)
         memcpy(sim->input, session->in.data, kept);
-    if (more && !session->eof)
+    if (more && !session->eof && kept < INPUT_MAX)
         total += session->ssl ? read_tls(session, sim->input + kept, INPUT_MAX - kept)
                               : read_plain(session, sim->input + kept, INPUT_MAX - kept);
     if (session->state == SESSION_DEAD)
@@ -192,7 +192,7 @@ static void session_take(struct session *session, bool more)
         return;
     if (total > used || kept)
         keep_rest(session, sim->input + used, total - used);
-    session->held = total > used && !session_ready_for_input(session);
+    session->held = !session_ready_for_input(session) && (total > used || (session->ssl && total == INPUT_MAX));
     /* OpenSSL may hold records that epoll knows nothing of. */
     if (session->ssl && session_ready_for_input(session) && SSL_has_pending(session->ssl) && total == INPUT_MAX)
         mark_again(session);

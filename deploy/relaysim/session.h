@@ -55,8 +55,8 @@ struct session {
     struct watch watch;
     struct timer timer; /* end of a pause, else of idleness */
     struct sim *sim;
-    struct session *prev, *next;             /* sim->sessions */
-    struct session *next_dirty, *next_again; /* next_dirty also links the dead */
+    struct session *prev, *next; /* sim->sessions; next also links the dead */
+    struct session *next_dirty, *next_again;
     bool is_dirty, is_again;
     enum session_state state;
     enum session_end end; /* after what is in `out` has gone */
@@ -73,7 +73,7 @@ struct session {
     bool delay_passed;    /* so is --delay of this mail */
     bool eof;             /* the peer will send no more */
     bool masked;          /* input waits that cannot be used now, so epoll is not asked for it */
-    bool held;            /* `in` holds octets that could not be used for want of room in `out` */
+    bool held;            /* input is here that could not be used for want of room in `out` */
     bool surplus;         /* came when --max-connections were there */
     bool stripped;        /* STARTTLS was hidden from it */
     bool greeted, authenticated;
