@@ -314,7 +314,8 @@ static void unknown_variables_and_paths_are_refused(void **unused)
 
 static void secrets_come_from_files(void **unused)
 {
-    char *good = temp_file("0123456789abcdef\r\n", 18, 0600), *open = temp_file("pass word\n\n", 11, 0644);
+    char *good = temp_file("0123456789abcdef\r\n", 18, 0600),
+         *open = temp_file("pass word, long enough\n\n", 24, 0644);
     char *empty = temp_file("\n", 1, 0600), *binary = temp_file("a\0b", 3, 0600);
     char *properties = temp_file("sasl.username=u\n\n  sasl.password=a,b\n", 37, 0600);
     char yaml[512], variable[128];
@@ -324,12 +325,13 @@ static void secrets_come_from_files(void **unused)
 
     (void)unused;
     snprintf(yaml, sizeof(yaml),
-             "keys:\n  token_file: %s\nredis:\n  password_file: %s\nkafka:\n  properties_file: %s\n", good, open,
-             properties);
+             "keys:\n  token_file: %s\n  address_file: %s\nredis:\n  password_file: %s\nkafka:\n  "
+             "properties_file: %s\n",
+             good, open, open, properties);
     if (load(&s, yaml, NULL, &err) < 0)
         fail_msg("%s", err.text);
     assert_string_equal(s.keys_token, "0123456789abcdef");
-    assert_string_equal(s.redis_password, "pass word\n"); /* one line end is cut, no more */
+    assert_string_equal(s.redis_password, "pass word, long enough\n"); /* one line end is cut, no more */
     assert_int_equal(s.kafka_properties.count, 2);
     assert_string_equal(s.kafka_properties.item[1], "sasl.password=a,b");
     assert_int_equal(td_settings_warnings(&s)->count, 1);

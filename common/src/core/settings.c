@@ -137,6 +137,9 @@ static int warn_open_secret(struct td_settings *settings, const char *path, cons
         strncmp(path, CONTAINER_SECRETS, strlen(CONTAINER_SECRETS)) == 0)
         return TD_OK;
     snprintf(text, sizeof(text), "every user can read the secret in %.120s; chmod o-r", path);
+    for (size_t i = 0; i < settings->origins->warnings.count; i++)
+        if (strcmp(settings->origins->warnings.item[i], text) == 0)
+            return TD_OK; /* one file may serve several settings */
     return td_strings_add(&settings->origins->warnings, text);
 }
 
