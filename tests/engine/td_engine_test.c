@@ -1,0 +1,940 @@
+/* td_engine_test.c - the pool against a TLS relay that misbehaves: what each failure proves, and that the next mail goes through.
+ * Rows are data: where, what, and what must be known afterwards. */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <curl/curl.h>
+#include <uv.h>
+
+#include "pool.h"
+#include "scripted_relay.h"
+#include "tandem/clock.h"
+
+#define LENGTH(array) (sizeof(array) / sizeof((array)[0]))
+#define JOBS_MAX 600
+#define PATIENCE_MS 20000
+#define SHORT_MS 300 /* the timeouts under test */
+
+static const char *ca_file;
+
+struct job {
+    struct mail_job mail;
+    struct slice slices[2];
+    bool done;
+    int order; /* of all things heard: events and results */
+    struct attempt_result result;
+};
+
+struct bench {
+    uv_loop_t loop;
+    uv_timer_t patience;
+    bool out_of_patience;
+    struct scripted_relay *relay;
+    struct td_relay_settings settings;
+    struct pool *pool;
+    struct job *jobs;
+    size_t job_count;
+    size_t done_count;
+    int order;
+    int events[RELAY_EVENT_COUNT];
+    int event_order[RELAY_EVENT_COUNT]; /* of the last one */
+    char detail[160];
+    int rooms;
+    bool stopped;
+    int probed; /* event + 1 */
+    void (*on_done)(struct bench *bench, struct job *job);
+};
+
+static void heard_done(void *user, struct mail_job *mail, const struct attempt_result *result)
+{
+    struct bench *bench = user;
+    struct job *job = mail->user;
+
+    assert_false(job->done); /* exactly once */
+    job->done = true;
+    job->result = *result;
+    job->order = ++bench->order;
+    bench->done_count++;
+    if (bench->on_done)
+        bench->on_done(bench, job);
+}
+
+static void heard_event(void *user, struct pool *pool, enum relay_event event, const char *detail)
+{
+    struct bench *bench = user;
+
+    (void)pool;
+    bench->events[event]++;
+    bench->event_order[event] = ++bench->order;
+    if (event != RELAY_UP)
+        snprintf(bench->detail, sizeof(bench->detail), "%s", detail);
+}
+
+static void heard_room(void *user, struct pool *pool)
+{
+    struct bench *bench = user;
+
+    assert_true(pool_room(pool) > 0);
+    bench->rooms++;
+}
+
+static const struct pool_ops ops = {heard_done, heard_event, heard_room};
+
+static void patience_ends(uv_timer_t *timer)
+{
+    ((struct bench *)timer->data)->out_of_patience = true;
+}
+
+static void bench_open(struct bench *bench, const struct script *script)
+{
+    int port;
+
+    memset(bench, 0, sizeof(*bench));
+    bench->jobs = calloc(JOBS_MAX, sizeof(*bench->jobs));
+    uv_loop_init(&bench->loop);
+    uv_timer_init(&bench->loop, &bench->patience);
+    bench->patience.data = bench;
+    bench->relay = scripted_relay_start(script, &port);
+    bench->settings = (struct td_relay_settings){
+        .name = (char *)"primary",
+        .host = (char *)"127.0.0.1",
+        .port = port,
+        .tls = script->starttls ? TD_TLS_STARTTLS : TD_TLS_IMPLICIT,
+        .ca_file = (char *)ca_file,
+        .user = (char *)"user",
+        .password = (char *)"secret",
+        .helo_name = (char *)"sender.example",
+        .max_connections = 4,
+        .mails_per_connection = 1000,
+        .idle_timeout_ms = 60000,
+        .pipelining = true,
+        .connect_timeout_ms = 5000,
+        .command_timeout_ms = 5000,
+        .data_timeout_ms = 5000,
+        .final_timeout_ms = 5000,
+    };
+}
+
+static void bench_pool(struct bench *bench)
+{
+    assert_int_equal(pool_new(&bench->loop, &bench->settings, NULL, &ops, bench, &bench->pool, NULL), TD_OK);
+}
+
+static void heard_stopped(void *user)
+{
+    ((struct bench *)user)->stopped = true;
+}
+
+static bool run_until(struct bench *bench, bool (*enough)(struct bench *bench))
+{
+    bench->out_of_patience = false;
+    uv_timer_start(&bench->patience, patience_ends, PATIENCE_MS, 0);
+    while (!enough(bench) && !bench->out_of_patience)
+        uv_run(&bench->loop, UV_RUN_ONCE);
+    uv_timer_stop(&bench->patience);
+    return enough(bench);
+}
+
+static bool all_done(struct bench *bench)
+{
+    return bench->done_count == bench->job_count;
+}
+
+static bool has_room(struct bench *bench)
+{
+    return pool_room(bench->pool) > 0;
+}
+
+static bool is_stopped(struct bench *bench)
+{
+    return bench->stopped;
+}
+
+static bool is_probed(struct bench *bench)
+{
+    return bench->probed != 0;
+}
+
+static bool no_connections(struct bench *bench)
+{
+    return pool_connections(bench->pool) == 0;
+}
+
+static void bench_close(struct bench *bench)
+{
+    if (bench->pool) {
+        pool_stop(bench->pool, heard_stopped, bench);
+        assert_true(run_until(bench, is_stopped));
+        pool_free(bench->pool);
+    }
+    uv_close((uv_handle_t *)&bench->patience, NULL);
+    assert_int_equal(uv_run(&bench->loop, UV_RUN_DEFAULT), 0);
+    assert_int_equal(uv_loop_close(&bench->loop), 0); /* no handle is left behind */
+    scripted_relay_stop(bench->relay);
+    free(bench->jobs);
+}
+
+static const char head[] = "From: a@example.com\r\nSubject: hello\r\n\r\n";
+static const char body[] = ".dot first\r\n\r\n..two dots\r\nplain\r\n.\r\nlast\r\n";
+
+static struct job *job_new(struct bench *bench, const char *text)
+{
+    struct job *job = &bench->jobs[bench->job_count++];
+
+    assert_true(bench->job_count <= JOBS_MAX);
+    job->slices[0] = (struct slice){head, sizeof(head) - 1};
+    job->slices[1] = (struct slice){text, strlen(text)};
+    job->mail = (struct mail_job){.reverse_path = "b+1@bounce.example.com",
+                                  .recipient = "someone@example.net",
+                                  .slices = job->slices,
+                                  .slice_count = 2,
+                                  .bytes = job->slices[0].len + job->slices[1].len,
+                                  .user = job};
+    return job;
+}
+
+static struct job *job_send(struct bench *bench)
+{
+    struct job *job = job_new(bench, body);
+
+    assert_int_equal(pool_send(bench->pool, &job->mail), TD_OK);
+    assert_false(job->done); /* never from inside pool_send */
+    return job;
+}
+
+static unsigned sum_of(const char *text)
+{
+    unsigned sum = 0;
+
+    for (; *text; text++)
+        sum += *text != '\r' && *text != '\n' ? (unsigned char)*text : 0;
+    return sum;
+}
+
+/* ---- faults ---- */
+
+struct row {
+    struct script script;
+    enum attempt_kind kind;
+    enum smtp_phase phase;
+    int code;
+    enum relay_event event; /* expected once; RELAY_UP: no bad event */
+};
+
+/* clang-format off */
+static const struct row rows[] = {
+    /* where, what -> what is proven */
+    {{"banner 421 too many", AT_BANNER, DO_REPLY_END, .text = "421 Too many concurrent SMTP connections"}, ATTEMPT_NOT_TAKEN, PHASE_CONNECT, 0, RELAY_TOO_MANY},
+    {{"banner 421",          AT_BANNER, DO_REPLY_END, .text = "421 4.3.2 Service not available"}, ATTEMPT_NOT_TAKEN, PHASE_CONNECT, 0, RELAY_BANNER},
+    {{"banner 554",          AT_BANNER, DO_REPLY_END, .text = "554 No SMTP here"},   ATTEMPT_NOT_TAKEN, PHASE_CONNECT, 0, RELAY_BANNER},
+    {{"banner reset",        AT_BANNER, DO_RESET},                                   ATTEMPT_NOT_TAKEN, PHASE_CONNECT, 0, RELAY_BANNER},
+    {{"banner close",        AT_BANNER, DO_CLOSE},                                   ATTEMPT_NOT_TAKEN, PHASE_CONNECT, 0, RELAY_BANNER},
+    {{"banner hang",         AT_BANNER, DO_HANG},                                    ATTEMPT_NOT_TAKEN, PHASE_CONNECT, 0, RELAY_BANNER},
+    {{"banner garbage",      AT_BANNER, DO_GARBAGE},                                 ATTEMPT_NOT_TAKEN, PHASE_CONNECT, 0, RELAY_BANNER},
+    {{"banner byte by byte", AT_BANNER, DO_BYTEWISE},                                ATTEMPT_ACCEPTED,  PHASE_FINAL, 250, RELAY_UP},
+    {{"ehlo 421",            AT_EHLO,   DO_REPLY_END, .text = "421 4.3.2 closing"},  ATTEMPT_NOT_TAKEN, PHASE_CONNECT, 0, RELAY_BANNER},
+    {{"ehlo reset",          AT_EHLO,   DO_RESET},                                   ATTEMPT_NOT_TAKEN, PHASE_CONNECT, 0, RELAY_BANNER},
+    {{"ehlo hang",           AT_EHLO,   DO_HANG},                                    ATTEMPT_NOT_TAKEN, PHASE_CONNECT, 0, RELAY_BANNER},
+    {{"ehlo garbage",        AT_EHLO,   DO_GARBAGE},                                 ATTEMPT_NOT_TAKEN, PHASE_CONNECT, 0, RELAY_BANNER},
+    {{"ehlo byte by byte",   AT_EHLO,   DO_BYTEWISE},                                ATTEMPT_ACCEPTED,  PHASE_FINAL, 250, RELAY_UP},
+    {{"auth 535",            AT_AUTH,   DO_REPLY, .text = "535 5.7.8 Authentication Credentials Invalid"}, ATTEMPT_NOT_TAKEN, PHASE_CONNECT, 0, RELAY_AUTH},
+    {{"auth 454",            AT_AUTH,   DO_REPLY, .text = "454 Temporary authentication failure"}, ATTEMPT_NOT_TAKEN, PHASE_CONNECT, 0, RELAY_BANNER},
+    {{"auth reset",          AT_AUTH,   DO_RESET},                                   ATTEMPT_NOT_TAKEN, PHASE_CONNECT, 0, RELAY_BANNER},
+    {{"auth hang",           AT_AUTH,   DO_HANG},                                    ATTEMPT_NOT_TAKEN, PHASE_CONNECT, 0, RELAY_BANNER},
+    {{"auth byte by byte",   AT_AUTH,   DO_BYTEWISE},                                ATTEMPT_ACCEPTED,  PHASE_FINAL, 250, RELAY_UP},
+
+    {{"mail 454",            AT_MAIL, DO_REPLY, .text = "454 Throttling failure: Maximum sending rate exceeded"}, ATTEMPT_REPLIED, PHASE_MAIL, 454, RELAY_UP},
+    {{"mail 553",            AT_MAIL, DO_REPLY, .text = "553 5.1.7 bad sender"},     ATTEMPT_REPLIED,   PHASE_MAIL, 553, RELAY_UP},
+    {{"mail 421",            AT_MAIL, DO_REPLY_END, .text = "421 4.3.2 closing"},    ATTEMPT_REPLIED,   PHASE_MAIL, 421, RELAY_UP},
+    {{"mail 354",            AT_MAIL, DO_REPLY, .text = "354 what"},                 ATTEMPT_NOT_TAKEN, PHASE_MAIL, 0, RELAY_RESET},
+    {{"mail reset",          AT_MAIL, DO_RESET},                                     ATTEMPT_NOT_TAKEN, PHASE_MAIL, 0, RELAY_RESET},
+    {{"mail close",          AT_MAIL, DO_CLOSE},                                     ATTEMPT_NOT_TAKEN, PHASE_MAIL, 0, RELAY_RESET},
+    {{"mail hang",           AT_MAIL, DO_HANG},                                      ATTEMPT_NOT_TAKEN, PHASE_MAIL, 0, RELAY_RESET},
+    {{"mail garbage",        AT_MAIL, DO_GARBAGE},                                   ATTEMPT_NOT_TAKEN, PHASE_MAIL, 0, RELAY_RESET},
+    {{"mail byte by byte",   AT_MAIL, DO_BYTEWISE},                                  ATTEMPT_ACCEPTED,  PHASE_FINAL, 250, RELAY_UP},
+
+    {{"rcpt 450",            AT_RCPT, DO_REPLY, .text = "450 4.2.1 try later"},      ATTEMPT_REPLIED,   PHASE_RCPT, 450, RELAY_UP},
+    {{"rcpt 550",            AT_RCPT, DO_REPLY, .text = "550-5.1.1 no such\r\n550 5.1.1 user"}, ATTEMPT_REPLIED, PHASE_RCPT, 550, RELAY_UP},
+    {{"rcpt 550, then 354",  AT_RCPT, DO_REPLY, .text = "550 5.1.1 user unknown", .data_says_354 = true}, ATTEMPT_REPLIED, PHASE_RCPT, 550, RELAY_UP},
+    {{"rcpt 421",            AT_RCPT, DO_REPLY_END, .text = "421 4.3.2 closing"},    ATTEMPT_REPLIED,   PHASE_RCPT, 421, RELAY_UP},
+    {{"rcpt reset",          AT_RCPT, DO_RESET},                                     ATTEMPT_NOT_TAKEN, PHASE_RCPT, 0, RELAY_RESET},
+    {{"rcpt close",          AT_RCPT, DO_CLOSE},                                     ATTEMPT_NOT_TAKEN, PHASE_RCPT, 0, RELAY_RESET},
+    {{"rcpt hang",           AT_RCPT, DO_HANG},                                      ATTEMPT_NOT_TAKEN, PHASE_RCPT, 0, RELAY_RESET},
+    {{"rcpt garbage",        AT_RCPT, DO_GARBAGE},                                   ATTEMPT_NOT_TAKEN, PHASE_RCPT, 0, RELAY_RESET},
+    {{"rcpt byte by byte",   AT_RCPT, DO_BYTEWISE},                                  ATTEMPT_ACCEPTED,  PHASE_FINAL, 250, RELAY_UP},
+
+    {{"data 451",            AT_DATA, DO_REPLY, .text = "451 4.3.0 not now"},        ATTEMPT_REPLIED,   PHASE_DATA, 451, RELAY_UP},
+    {{"data 554",            AT_DATA, DO_REPLY, .text = "554 5.7.1 no"},             ATTEMPT_REPLIED,   PHASE_DATA, 554, RELAY_UP},
+    {{"data 250",            AT_DATA, DO_REPLY, .text = "250 what"},                 ATTEMPT_NOT_TAKEN, PHASE_DATA, 0, RELAY_RESET},
+    {{"data 421",            AT_DATA, DO_REPLY_END, .text = "421 4.3.2 closing"},    ATTEMPT_REPLIED,   PHASE_DATA, 421, RELAY_UP},
+    {{"data reset",          AT_DATA, DO_RESET},                                     ATTEMPT_NOT_TAKEN, PHASE_DATA, 0, RELAY_RESET},
+    {{"data hang",           AT_DATA, DO_HANG},                                      ATTEMPT_NOT_TAKEN, PHASE_DATA, 0, RELAY_RESET},
+    {{"data garbage",        AT_DATA, DO_GARBAGE},                                   ATTEMPT_NOT_TAKEN, PHASE_DATA, 0, RELAY_RESET},
+    {{"data byte by byte",   AT_DATA, DO_BYTEWISE},                                  ATTEMPT_ACCEPTED,  PHASE_FINAL, 250, RELAY_UP},
+
+    /* A small mail is handed over whole, dot and all, before the relay can break in. */
+    {{"body reset",          AT_BODY, DO_RESET},                                     ATTEMPT_UNCONFIRMED, PHASE_FINAL, 0, RELAY_RESET},
+    {{"body close",          AT_BODY, DO_CLOSE},                                     ATTEMPT_UNCONFIRMED, PHASE_FINAL, 0, RELAY_RESET},
+
+    {{"final 451",           AT_FINAL, DO_REPLY, .text = "451 Temporary service failure"}, ATTEMPT_REPLIED, PHASE_FINAL, 451, RELAY_UP},
+    {{"final 554 paused",    AT_FINAL, DO_REPLY, .text = "554 Message rejected: Sending paused for this account."}, ATTEMPT_REPLIED, PHASE_FINAL, 554, RELAY_UP},
+    {{"final 354",           AT_FINAL, DO_REPLY, .text = "354 what"},                ATTEMPT_UNCONFIRMED, PHASE_FINAL, 0, RELAY_RESET},
+    {{"final 421",           AT_FINAL, DO_REPLY_END, .text = "421 4.3.2 closing"},   ATTEMPT_REPLIED,   PHASE_FINAL, 421, RELAY_UP},
+    {{"final reset",         AT_FINAL, DO_RESET},                                    ATTEMPT_UNCONFIRMED, PHASE_FINAL, 0, RELAY_RESET},
+    {{"final close",         AT_FINAL, DO_CLOSE},                                    ATTEMPT_UNCONFIRMED, PHASE_FINAL, 0, RELAY_RESET},
+    {{"final hang",          AT_FINAL, DO_HANG},                                     ATTEMPT_UNCONFIRMED, PHASE_FINAL, 0, RELAY_RESET},
+    {{"final garbage",       AT_FINAL, DO_GARBAGE},                                  ATTEMPT_UNCONFIRMED, PHASE_FINAL, 0, RELAY_RESET},
+    {{"final byte by byte",  AT_FINAL, DO_BYTEWISE},                                 ATTEMPT_ACCEPTED,  PHASE_FINAL, 250, RELAY_UP},
+};
+/* clang-format on */
+
+static int bad_events(const struct bench *bench)
+{
+    int sum = 0;
+
+    for (int i = 0; i < RELAY_EVENT_COUNT; i++)
+        sum += i == RELAY_UP ? 0 : bench->events[i];
+    return sum;
+}
+
+static void check_row(const struct row *row, bool no_pipelining)
+{
+    struct script script = row->script;
+    struct bench bench;
+    struct job *first, *second;
+
+    print_message("  %s%s\n", script.name, no_pipelining ? ", lock step" : "");
+    script.no_pipelining = no_pipelining;
+    bench_open(&bench, &script);
+    bench.settings.max_connections = 1;
+    if (script.fault == DO_HANG) {
+        bench.settings.connect_timeout_ms = bench.settings.command_timeout_ms = SHORT_MS;
+        bench.settings.data_timeout_ms = bench.settings.final_timeout_ms = SHORT_MS;
+    }
+    bench_pool(&bench);
+    first = job_send(&bench);
+    assert_true(run_until(&bench, all_done));
+    assert_string_equal(attempt_kind_name(first->result.kind), attempt_kind_name(row->kind));
+    assert_string_equal(smtp_phase_name(first->result.phase), smtp_phase_name(row->phase));
+    assert_int_equal(first->result.reply.code, row->code);
+    if (row->event == RELAY_UP) {
+        assert_int_equal(bad_events(&bench), 0);
+    } else {
+        assert_int_equal(bench.events[row->event], 1);
+        assert_int_equal(bad_events(&bench), 1);
+        assert_true(bench.event_order[row->event] < first->order); /* the fact before what follows from it */
+    }
+
+    /* The next mail through the same pool goes through. */
+    assert_true(run_until(&bench, has_room));
+    second = job_send(&bench);
+    assert_true(run_until(&bench, all_done));
+    assert_string_equal(attempt_kind_name(second->result.kind), "accepted");
+    assert_int_equal(scripted_relay_seen(bench.relay).last_bytes, strlen(head) + strlen(body));
+    assert_int_equal(scripted_relay_seen(bench.relay).last_sum, sum_of(head) + sum_of(body));
+    assert_int_equal(scripted_relay_seen(bench.relay).mails, row->kind == ATTEMPT_ACCEPTED ? 2 : 1);
+    if (script.data_says_354 && !no_pipelining)
+        assert_int_equal(scripted_relay_seen(bench.relay).empty_dots, 1);
+    bench_close(&bench);
+}
+
+static void a_fault_proves_what_it_proves_and_the_next_mail_goes_through(void **unused)
+{
+    (void)unused;
+    for (size_t i = 0; i < LENGTH(rows); i++) {
+        check_row(&rows[i], false);
+        check_row(&rows[i], true);
+    }
+}
+
+static void a_refusal_keeps_the_connection(void **unused)
+{
+    static const struct script refusals[] = {
+        {"mail", AT_MAIL, DO_REPLY, .text = "553 5.1.7 bad sender"},
+        {"rcpt", AT_RCPT, DO_REPLY, .text = "550 5.1.1 user unknown"},
+        {"rcpt, then 354", AT_RCPT, DO_REPLY, .text = "550 5.1.1 user unknown", .data_says_354 = true},
+        {"data", AT_DATA, DO_REPLY, .text = "554 5.7.1 no"},
+        {"final", AT_FINAL, DO_REPLY, .text = "554 5.7.1 no"},
+    };
+
+    (void)unused;
+    for (size_t i = 0; i < 2 * LENGTH(refusals); i++) {
+        struct script script = refusals[i / 2];
+        struct bench bench;
+
+        script.no_pipelining = i % 2;
+        bench_open(&bench, &script);
+        bench_pool(&bench);
+        job_send(&bench);
+        assert_true(run_until(&bench, all_done));
+        job_send(&bench);
+        assert_true(run_until(&bench, all_done));
+        assert_int_equal(bench.jobs[1].result.kind, ATTEMPT_ACCEPTED);
+        assert_true(bench.jobs[1].result.reused);
+        assert_int_equal(scripted_relay_seen(bench.relay).connections, 1);
+        assert_int_equal(scripted_relay_seen(bench.relay).data_without_reading, 0);
+        bench_close(&bench);
+    }
+}
+
+/* ---- TLS ---- */
+
+static void without_verified_tls_nothing_is_sent_not_even_auth(void **unused)
+{
+    static const struct script scripts[] = {
+        {"wrong name", .certificate = CERT_WRONG_NAME},
+        {"unknown CA", .certificate = CERT_UNKNOWN_CA},
+        {"expired", .certificate = CERT_EXPIRED},
+        {"STARTTLS, wrong name", .starttls = true, .certificate = CERT_WRONG_NAME},
+        {"STARTTLS, unknown CA", .starttls = true, .certificate = CERT_UNKNOWN_CA},
+        {"STARTTLS, expired", .starttls = true, .certificate = CERT_EXPIRED},
+        {"STARTTLS stripped", .starttls = true, .no_starttls_offered = true},
+        {"plaintext slipped in behind STARTTLS", .starttls = true, .inject_after_starttls = true},
+    };
+
+    (void)unused;
+    for (size_t i = 0; i < LENGTH(scripts); i++) {
+        struct bench bench;
+        struct seen seen;
+
+        print_message("  %s\n", scripts[i].name);
+        bench_open(&bench, &scripts[i]);
+        bench.settings.connect_timeout_ms = 2000;
+        bench_pool(&bench);
+        job_send(&bench);
+        assert_true(run_until(&bench, all_done));
+        assert_int_equal(bench.jobs[0].result.kind, ATTEMPT_NOT_TAKEN);
+        assert_int_equal(bench.jobs[0].result.phase, PHASE_CONNECT);
+        assert_int_equal(bench.events[RELAY_TLS], 1);
+        assert_int_equal(bad_events(&bench), 1);
+        seen = scripted_relay_seen(bench.relay);
+        assert_int_equal(seen.auths, 0);
+        assert_int_equal(seen.plaintext_bad, 0);
+        assert_int_equal(seen.mails, 0);
+        bench_close(&bench);
+    }
+}
+
+static void starttls_carries_mail_and_counts_the_second_ehlo(void **unused)
+{
+    struct script script = {"starttls", .starttls = true, .size = "5000"};
+    struct bench bench;
+
+    (void)unused;
+    bench_open(&bench, &script);
+    bench_pool(&bench);
+    job_send(&bench);
+    assert_true(run_until(&bench, all_done));
+    assert_int_equal(bench.jobs[0].result.kind, ATTEMPT_ACCEPTED);
+    assert_int_equal(scripted_relay_seen(bench.relay).plaintext_bad, 0);
+    assert_int_equal(scripted_relay_seen(bench.relay).auths, 1);
+    bench_close(&bench);
+}
+
+static void a_relay_that_offers_no_auth_gets_no_mail(void **unused)
+{
+    struct script script = {"no auth", .no_auth_offered = true};
+    struct bench bench;
+
+    (void)unused;
+    bench_open(&bench, &script);
+    bench_pool(&bench);
+    job_send(&bench);
+    assert_true(run_until(&bench, all_done));
+    assert_int_equal(bench.jobs[0].result.kind, ATTEMPT_NOT_TAKEN);
+    assert_int_equal(bench.events[RELAY_AUTH], 1);
+    bench_close(&bench);
+}
+
+static void nothing_listening_is_refused_and_nobody_is_not_resolved(void **unused)
+{
+    struct script script = {"gone"};
+    struct bench bench;
+
+    (void)unused;
+    bench_open(&bench, &script);
+    scripted_relay_die(bench.relay);
+    bench_pool(&bench);
+    job_send(&bench);
+    assert_true(run_until(&bench, all_done));
+    assert_int_equal(bench.events[RELAY_CONNECT], 1);
+    assert_string_equal(bench.detail, "connection refused");
+    bench_close(&bench);
+
+    bench_open(&bench, &script);
+    bench.settings.host = (char *)"relay.invalid";
+    bench_pool(&bench);
+    job_send(&bench);
+    assert_true(run_until(&bench, all_done));
+    assert_int_equal(bench.events[RELAY_DNS], 1);
+    bench_close(&bench);
+}
+
+/* ---- what a message may be ---- */
+
+static void bytes_unfit_for_the_wire_never_reach_it(void **unused)
+{
+    static const char *const texts[] = {"bare\nLF\r\n", "bare\rCR\r\n", "8bit \xc3\xa4\r\n", "no line end", "CR at the end\r",
+                                        "a\n.\r\nMAIL FROM:<x@example.org>\r\n"};
+    struct script script = {"invalid"};
+    struct bench bench;
+
+    (void)unused;
+    bench_open(&bench, &script);
+    bench_pool(&bench);
+    for (size_t i = 0; i < LENGTH(texts); i++) {
+        struct job *job = job_new(&bench, texts[i]);
+
+        assert_int_equal(pool_send(bench.pool, &job->mail), TD_OK);
+        assert_true(run_until(&bench, all_done));
+        assert_int_equal(job->result.kind, ATTEMPT_INVALID);
+    }
+    for (int i = 0; i < 2; i++) {
+        struct job *job = job_new(&bench, body);
+
+        *(i ? &job->mail.recipient : &job->mail.reverse_path) = "a@example.com>\r\nRCPT TO:<victim@example.org";
+        assert_int_equal(pool_send(bench.pool, &job->mail), TD_OK);
+        assert_true(run_until(&bench, all_done));
+        assert_int_equal(job->result.kind, ATTEMPT_INVALID);
+    }
+    job_send(&bench);
+    assert_true(run_until(&bench, all_done));
+    assert_int_equal(bench.jobs[bench.job_count - 1].result.kind, ATTEMPT_ACCEPTED);
+    assert_int_equal(scripted_relay_seen(bench.relay).connections, 1); /* untouched by all of them */
+    bench_close(&bench);
+}
+
+static void larger_than_offered_is_refused_without_asking(void **unused)
+{
+    struct script script = {"size", .size = "100"};
+    struct bench bench;
+    char *text = calloc(1, 301);
+
+    (void)unused;
+    memset(text, 'x', 298);
+    memcpy(text + 298, "\r\n", 3);
+    bench_open(&bench, &script);
+    bench_pool(&bench);
+    assert_int_equal(pool_send(bench.pool, &job_new(&bench, text)->mail), TD_OK);
+    assert_true(run_until(&bench, all_done));
+    assert_int_equal(bench.jobs[0].result.kind, ATTEMPT_REPLIED);
+    assert_int_equal(bench.jobs[0].result.reply.code, 552);
+    assert_string_equal(bench.jobs[0].result.reply.enhanced, "5.3.4");
+    assert_int_equal(scripted_relay_seen(bench.relay).rsets, 0);
+    bench_close(&bench);
+    free(text);
+}
+
+static void a_large_message_arrives_whole(void **unused)
+{
+    struct script script = {"large"};
+    struct bench bench;
+    size_t lines = 60000;
+    char *text = malloc(lines * 77 + 1), *at = text;
+
+    (void)unused;
+    for (size_t i = 0; i < lines; i++) {
+        int n = i % 7 == 0 ? sprintf(at, ".line %zu begins with a dot\r\n", i) : sprintf(at, "line %zu %060d\r\n", i, 7);
+
+        at += n;
+    }
+    bench_open(&bench, &script);
+    bench_pool(&bench);
+    assert_int_equal(pool_send(bench.pool, &job_new(&bench, text)->mail), TD_OK);
+    assert_true(run_until(&bench, all_done));
+    assert_int_equal(bench.jobs[0].result.kind, ATTEMPT_ACCEPTED);
+    assert_int_equal(scripted_relay_seen(bench.relay).last_bytes, strlen(head) + strlen(text));
+    assert_int_equal(scripted_relay_seen(bench.relay).last_sum, sum_of(head) + sum_of(text));
+    bench_close(&bench);
+    free(text);
+}
+
+/* A large mail that the relay stops reading: the dot never got out, so it is not taken, and no dot is sent on closing. */
+static void a_stall_in_a_large_message_proves_that_it_was_not_taken(void **unused)
+{
+    static const enum fault faults[] = {DO_RESET, DO_CLOSE};
+    size_t bytes = 40u * 1000 * 1000;
+    char *text = malloc(bytes + 1);
+
+    (void)unused;
+    memset(text, 'x', bytes);
+    for (size_t i = 0; i + 2 <= bytes; i += 100)
+        memcpy(text + i, "\r\n", 2);
+    memcpy(text + bytes - 2, "\r\n", 3);
+    for (size_t i = 0; i < LENGTH(faults); i++) {
+        struct script script = {"stall", AT_BODY, faults[i]};
+        struct bench bench;
+
+        bench_open(&bench, &script);
+        bench_pool(&bench);
+        assert_int_equal(pool_send(bench.pool, &job_new(&bench, text)->mail), TD_OK);
+        assert_true(run_until(&bench, all_done));
+        assert_int_equal(bench.jobs[0].result.kind, ATTEMPT_NOT_TAKEN);
+        assert_int_equal(bench.jobs[0].result.phase, PHASE_BODY);
+        assert_int_equal(scripted_relay_seen(bench.relay).mails, 0);
+        bench_close(&bench);
+    }
+    free(text);
+}
+
+static void a_refusal_in_mid_content_is_a_reply(void **unused)
+{
+    struct script script = {"early", AT_BODY, DO_REPLY_END, .text = "552 5.3.4 too much"};
+    struct bench bench;
+    size_t bytes = 40u * 1000 * 1000;
+    char *text = malloc(bytes + 1);
+
+    (void)unused;
+    memset(text, 'x', bytes);
+    for (size_t i = 0; i + 2 <= bytes; i += 100)
+        memcpy(text + i, "\r\n", 2);
+    memcpy(text + bytes - 2, "\r\n", 3);
+    bench_open(&bench, &script);
+    bench_pool(&bench);
+    assert_int_equal(pool_send(bench.pool, &job_new(&bench, text)->mail), TD_OK);
+    assert_true(run_until(&bench, all_done));
+    assert_int_equal(bench.jobs[0].result.kind, ATTEMPT_REPLIED);
+    assert_int_equal(bench.jobs[0].result.phase, PHASE_BODY);
+    assert_int_equal(bench.jobs[0].result.reply.code, 552);
+    bench_close(&bench);
+    free(text);
+}
+
+/* ---- the pool ---- */
+
+static void refill(struct bench *bench, struct job *job)
+{
+    (void)job;
+    while (bench->job_count < 500 && pool_room(bench->pool) > 0)
+        job_send(bench);
+}
+
+static void many_mails_each_have_one_result_and_refusals_cost_no_connection(void **unused)
+{
+    (void)unused;
+    for (int lock_step = 0; lock_step < 2; lock_step++) {
+        struct script script = {"many", .refuse_every = 20, .no_pipelining = lock_step};
+        struct bench bench;
+        size_t accepted = 0, refused = 0;
+
+        bench_open(&bench, &script);
+        bench_pool(&bench);
+        bench.on_done = refill;
+        refill(&bench, NULL);
+        assert_true(run_until(&bench, all_done));
+        for (size_t i = 0; i < bench.job_count; i++) {
+            accepted += bench.jobs[i].result.kind == ATTEMPT_ACCEPTED;
+            refused += bench.jobs[i].result.kind == ATTEMPT_REPLIED && bench.jobs[i].result.phase == PHASE_RCPT;
+        }
+        assert_int_equal(bench.job_count, 500);
+        assert_int_equal(refused, 25);
+        assert_int_equal(accepted, 475);
+        assert_int_equal(scripted_relay_seen(bench.relay).mails, 475);
+        assert_in_range(scripted_relay_seen(bench.relay).connections, 1, 4);
+        assert_int_equal(pool_busy(bench.pool), 0);
+        bench_close(&bench);
+        assert_int_equal(bad_events(&bench), 0);
+    }
+}
+
+static void a_connection_is_quit_after_its_share_of_mails(void **unused)
+{
+    struct script script = {"worn"};
+    struct bench bench;
+
+    (void)unused;
+    bench_open(&bench, &script);
+    bench.settings.mails_per_connection = 3;
+    bench.settings.max_connections = 1;
+    bench_pool(&bench);
+    for (int i = 0; i < 7; i++) {
+        assert_true(run_until(&bench, has_room));
+        job_send(&bench);
+        assert_true(run_until(&bench, all_done));
+        assert_int_equal(bench.jobs[i].result.kind, ATTEMPT_ACCEPTED);
+    }
+    assert_int_equal(scripted_relay_seen(bench.relay).connections, 3);
+    assert_in_range(scripted_relay_seen(bench.relay).quits, 2, 2);
+    bench_close(&bench);
+}
+
+static void an_idle_connection_is_quit_in_time(void **unused)
+{
+    struct script script = {"idle"};
+    struct bench bench;
+
+    (void)unused;
+    bench_open(&bench, &script);
+    bench.settings.idle_timeout_ms = 200;
+    bench_pool(&bench);
+    job_send(&bench);
+    assert_true(run_until(&bench, all_done));
+    assert_int_equal(pool_connections(bench.pool), 1);
+    assert_true(run_until(&bench, no_connections));
+    bench_close(&bench);
+    assert_int_equal(bad_events(&bench), 0);
+}
+
+/* The relay hangs up an idle connection: noticed in silence, or, when the next mail is faster, retried in silence. */
+static void an_idle_close_costs_no_mail_and_no_event(void **unused)
+{
+    static const struct script scripts[] = {
+        {"closed", AT_IDLE, DO_CLOSE},
+        {"reset", AT_IDLE, DO_RESET},
+        {"421", AT_IDLE, DO_REPLY_END, .text = "421 4.4.2 idle too long"},
+    };
+
+    (void)unused;
+    for (size_t i = 0; i < 2 * LENGTH(scripts); i++) {
+        struct script script = scripts[i / 2];
+        struct bench bench;
+
+        script.no_pipelining = i % 2;
+        bench_open(&bench, &script);
+        bench_pool(&bench);
+        job_send(&bench);
+        assert_true(run_until(&bench, all_done));
+        job_send(&bench);
+        assert_true(run_until(&bench, all_done));
+        assert_int_equal(bench.jobs[0].result.kind, ATTEMPT_ACCEPTED);
+        assert_int_equal(bench.jobs[1].result.kind, ATTEMPT_ACCEPTED);
+        assert_int_equal(bad_events(&bench), 0);
+        assert_int_equal(scripted_relay_seen(bench.relay).connections, 2);
+        bench_close(&bench);
+    }
+}
+
+static void second_job_at_once(struct bench *bench, struct job *job)
+{
+    (void)job;
+    if (bench->job_count == 1)
+        job_send(bench);
+}
+
+/* SES's words to the first command on a connection that it has given up. The script's first reply to MAIL is right. */
+static void a_stale_connection_is_retried_once_on_a_fresh_one(void **unused)
+{
+    static const struct script scripts[] = {
+        {"closed", AT_IDLE, DO_CLOSE},
+        {"451 4.4.2", AT_IDLE, DO_REPLY_END, .text = "451 4.4.2 Timeout waiting for data from client."},
+    };
+
+    (void)unused;
+    for (size_t i = 0; i < LENGTH(scripts); i++) {
+        struct bench bench;
+
+        bench_open(&bench, &scripts[i]);
+        bench_pool(&bench);
+        bench.on_done = second_job_at_once; /* sent before the loop can see the close */
+        job_send(&bench);
+        assert_true(run_until(&bench, all_done));
+        assert_int_equal(bench.job_count, 2);
+        assert_int_equal(bench.jobs[1].result.kind, ATTEMPT_ACCEPTED);
+        assert_int_equal(bad_events(&bench), 0);
+        assert_int_equal(scripted_relay_seen(bench.relay).connections, 2);
+        assert_int_equal(scripted_relay_seen(bench.relay).mails, 2);
+        bench_close(&bench);
+    }
+}
+
+static void too_many_connections_are_reported_and_a_limit_is_kept(void **unused)
+{
+    struct script script = {"crowd", .max_connections = 2};
+    struct bench bench;
+
+    (void)unused;
+    bench_open(&bench, &script);
+    bench.settings.max_connections = 6;
+    bench_pool(&bench);
+    while (pool_room(bench.pool) > 0)
+        job_send(&bench);
+    assert_true(run_until(&bench, all_done));
+    assert_true(bench.events[RELAY_TOO_MANY] >= 1);
+    for (size_t i = 0; i < bench.job_count; i++)
+        assert_true(bench.jobs[i].result.kind == ATTEMPT_ACCEPTED || bench.jobs[i].result.phase == PHASE_CONNECT);
+    bench_close(&bench);
+
+    script.max_connections = 0;
+    bench_open(&bench, &script);
+    bench.settings.max_connections = 6;
+    bench_pool(&bench);
+    pool_limit(bench.pool, 2);
+    bench.on_done = refill;
+    refill(&bench, NULL);
+    assert_true(run_until(&bench, all_done));
+    assert_in_range(scripted_relay_seen(bench.relay).most_at_once, 1, 2);
+    bench_close(&bench);
+}
+
+static void a_relay_that_dies_breaks_each_transaction_once(void **unused)
+{
+    struct script script = {"dies", AT_FINAL, DO_HANG, .times = 4};
+    struct bench bench;
+
+    (void)unused;
+    bench_open(&bench, &script);
+    bench_pool(&bench);
+    for (int i = 0; i < 4; i++)
+        job_send(&bench);
+    while (scripted_relay_seen(bench.relay).last_bytes == 0 || pool_connections(bench.pool) < 4)
+        uv_run(&bench.loop, UV_RUN_NOWAIT);
+    for (uint64_t until = td_mono_ms() + 200; td_mono_ms() < until;)
+        uv_run(&bench.loop, UV_RUN_NOWAIT);
+    scripted_relay_die(bench.relay);
+    assert_true(run_until(&bench, all_done));
+    assert_int_equal(bench.events[RELAY_RESET], 4);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(bench.jobs[i].result.kind, ATTEMPT_UNCONFIRMED);
+    bench_close(&bench);
+}
+
+static void jobs_that_wait_are_given_back(void **unused)
+{
+    struct script script = {"slow", AT_BANNER, DO_HANG, .times = 9};
+    struct bench bench;
+
+    (void)unused;
+    bench_open(&bench, &script);
+    bench_pool(&bench);
+    job_send(&bench);
+    job_send(&bench);
+    for (uint64_t until = td_mono_ms() + 100; td_mono_ms() < until;)
+        uv_run(&bench.loop, UV_RUN_NOWAIT);
+    pool_give_back(bench.pool);
+    assert_int_equal(bench.done_count, 0);
+    assert_true(run_until(&bench, all_done));
+    assert_int_equal(bench.jobs[0].result.kind, ATTEMPT_NOT_TAKEN);
+    assert_int_equal(bench.jobs[0].result.phase, PHASE_CONNECT);
+    bench_close(&bench); /* with handshakes still hanging */
+}
+
+static void a_pool_can_be_freed_in_the_middle_of_everything(void **unused)
+{
+    static const struct script scripts[] = {{"banner", AT_BANNER, DO_HANG, .times = 9},
+                                            {"mail", AT_MAIL, DO_HANG, .times = 9},
+                                            {"final", AT_FINAL, DO_HANG, .times = 9}};
+
+    (void)unused;
+    for (size_t i = 0; i < LENGTH(scripts); i++) {
+        struct bench bench;
+
+        bench_open(&bench, &scripts[i]);
+        bench_pool(&bench);
+        while (pool_room(bench.pool) > 0)
+            job_send(&bench);
+        for (uint64_t until = td_mono_ms() + 100; td_mono_ms() < until;)
+            uv_run(&bench.loop, UV_RUN_NOWAIT);
+        pool_free(bench.pool);
+        bench.pool = NULL;
+        bench_close(&bench);
+        assert_int_equal(bench.done_count, 0);
+    }
+}
+
+static void room_falls_and_rises(void **unused)
+{
+    struct script script = {"room"};
+    struct bench bench;
+    struct job *more;
+
+    (void)unused;
+    bench_open(&bench, &script);
+    bench.settings.max_connections = 2;
+    bench_pool(&bench);
+    assert_int_equal(pool_room(bench.pool), 2);
+    job_send(&bench);
+    job_send(&bench);
+    assert_int_equal(pool_room(bench.pool), 0);
+    more = job_new(&bench, body);
+    assert_int_equal(pool_send(bench.pool, &more->mail), TD_EAGAIN);
+    bench.job_count--;
+    assert_true(run_until(&bench, all_done));
+    assert_true(run_until(&bench, has_room));
+    uv_run(&bench.loop, UV_RUN_NOWAIT);
+    assert_true(bench.rooms >= 1);
+    bench_close(&bench);
+}
+
+static void heard_probe(void *user, enum relay_event event, const char *detail)
+{
+    struct bench *bench = user;
+
+    (void)detail;
+    bench->probed = (int)event + 1;
+}
+
+static void a_probe_goes_all_the_way_without_mail(void **unused)
+{
+    static const struct {
+        struct script script;
+        enum relay_event event;
+    } probes[] = {
+        {{"well"}, RELAY_UP},
+        {{"auth", AT_AUTH, DO_REPLY, .text = "535 5.7.8 no"}, RELAY_AUTH},
+        {{"tls", .certificate = CERT_EXPIRED}, RELAY_TLS},
+    };
+
+    (void)unused;
+    for (size_t i = 0; i < LENGTH(probes); i++) {
+        struct bench bench;
+
+        bench_open(&bench, &probes[i].script);
+        bench_pool(&bench);
+        assert_int_equal(pool_probe(bench.pool, heard_probe, &bench), TD_OK);
+        assert_int_equal(pool_probe(bench.pool, heard_probe, &bench), TD_EAGAIN);
+        assert_true(run_until(&bench, is_probed));
+        assert_int_equal(bench.probed - 1, probes[i].event);
+        if (probes[i].event == RELAY_UP) {
+            assert_int_equal(scripted_relay_seen(bench.relay).noops, 1);
+            assert_int_equal(scripted_relay_seen(bench.relay).quits, 1);
+        }
+        bench_close(&bench);
+        assert_int_equal(bad_events(&bench), 0); /* a probe has its own answer */
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(starttls_carries_mail_and_counts_the_second_ehlo),
+        cmocka_unit_test(a_fault_proves_what_it_proves_and_the_next_mail_goes_through),
+        cmocka_unit_test(a_refusal_keeps_the_connection),
+        cmocka_unit_test(without_verified_tls_nothing_is_sent_not_even_auth),
+        cmocka_unit_test(a_relay_that_offers_no_auth_gets_no_mail),
+        cmocka_unit_test(nothing_listening_is_refused_and_nobody_is_not_resolved),
+        cmocka_unit_test(bytes_unfit_for_the_wire_never_reach_it),
+        cmocka_unit_test(larger_than_offered_is_refused_without_asking),
+        cmocka_unit_test(a_large_message_arrives_whole),
+        cmocka_unit_test(a_stall_in_a_large_message_proves_that_it_was_not_taken),
+        cmocka_unit_test(a_refusal_in_mid_content_is_a_reply),
+        cmocka_unit_test(many_mails_each_have_one_result_and_refusals_cost_no_connection),
+        cmocka_unit_test(a_connection_is_quit_after_its_share_of_mails),
+        cmocka_unit_test(an_idle_connection_is_quit_in_time),
+        cmocka_unit_test(an_idle_close_costs_no_mail_and_no_event),
+        cmocka_unit_test(a_stale_connection_is_retried_once_on_a_fresh_one),
+        cmocka_unit_test(too_many_connections_are_reported_and_a_limit_is_kept),
+        cmocka_unit_test(a_relay_that_dies_breaks_each_transaction_once),
+        cmocka_unit_test(jobs_that_wait_are_given_back),
+        cmocka_unit_test(a_pool_can_be_freed_in_the_middle_of_everything),
+        cmocka_unit_test(room_falls_and_rises),
+        cmocka_unit_test(a_probe_goes_all_the_way_without_mail),
+    };
+    int rc;
+
+    signal(SIGPIPE, SIG_IGN);
+    curl_global_init(CURL_GLOBAL_DEFAULT);
+    ca_file = scripted_tls_new();
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]); /* "a_probe*" */
+    rc = cmocka_run_group_tests_name("engine", tests, NULL, NULL);
+    scripted_tls_free();
+    curl_global_cleanup();
+    return rc;
+}
