@@ -69,6 +69,7 @@ struct pool {
     struct probe probe;
     uv_prepare_t prepare;
     uv_check_t check;
+    uv_idle_t awake; /* runs while dirty: the loop must not sleep on it */
     uv_timer_t timer;
     int handles;
     struct td_metric *connections_gauge;
@@ -154,9 +155,17 @@ static void idle_remove(struct member *member)
 
 /* ---- counts ---- */
 
+static void stay_awake(uv_idle_t *idle)
+{
+    (void)idle;
+}
+
 static void dirty(struct pool *pool)
 {
+    if (pool->dirty)
+        return;
     pool->dirty = true;
+    uv_idle_start(&pool->awake, stay_awake);
 }
 
 static size_t cap(const struct pool *pool)
@@ -473,9 +482,21 @@ static bool member_open(struct pool *pool)
 
 /* ---- acting on changes ---- */
 
+/* Connections whose mail is done but which are not yet in step again (a refusal leaves replies to read, and a RSET): they
+ * are free in a moment, sooner than a handshake. */
+static size_t settling(const struct pool *pool)
+{
+    size_t count = 0;
+
+    for (const struct member *member = pool->members; member; member = member->next)
+        count += member->state == MEMBER_READY && member->jobs == 0 && !member->in_idle && !worn_out(member);
+    return count;
+}
+
 static void open_more(struct pool *pool)
 {
-    size_t wanted = pool->waiting.count + pool->retrying.count;
+    size_t free_soon = pool->waiting.count > 0 ? settling(pool) : 0;
+    size_t wanted = pool->retrying.count + (pool->waiting.count > free_soon ? pool->waiting.count - free_soon : 0);
 
     while (pool->opening < HANDSHAKES_MAX && pool->opening < wanted && may_open(pool) > 0) {
         if (!member_open(pool)) {
@@ -550,6 +571,7 @@ static void pump(struct pool *pool)
     size_t room;
 
     pool->dirty = false;
+    uv_idle_stop(&pool->awake);
     rise_limit(pool, now_ms);
     give_returned(pool);
     while (pool->idle && pool->waiting.count > 0) {
@@ -756,9 +778,10 @@ int pool_new(uv_loop_t *loop, const struct td_relay_settings *relay, struct td_m
     metrics_make(pool, metrics);
     uv_prepare_init(loop, &pool->prepare);
     uv_check_init(loop, &pool->check);
+    uv_idle_init(loop, &pool->awake);
     uv_timer_init(loop, &pool->timer);
-    pool->prepare.data = pool->check.data = pool->timer.data = pool;
-    pool->handles = 3;
+    pool->prepare.data = pool->check.data = pool->awake.data = pool->timer.data = pool;
+    pool->handles = 4;
     uv_prepare_start(&pool->prepare, on_prepare);
     uv_check_start(&pool->check, on_check);
     *ret = pool;
@@ -777,6 +800,7 @@ void pool_free(struct pool *pool)
 {
     if (!pool)
         return;
+    pool->dirty = true; /* what closing changes is of no interest any more */
     while (pool->members) {
         struct connection *conn = pool->members->conn;
 
@@ -788,5 +812,6 @@ void pool_free(struct pool *pool)
     connector_free(pool->connector);
     uv_close((uv_handle_t *)&pool->prepare, pool_handle_closed);
     uv_close((uv_handle_t *)&pool->check, pool_handle_closed);
+    uv_close((uv_handle_t *)&pool->awake, pool_handle_closed);
     uv_close((uv_handle_t *)&pool->timer, pool_handle_closed);
 }
