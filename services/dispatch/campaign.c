@@ -10,7 +10,7 @@ struct ring {
     size_t count;
 };
 
-struct campaigns {
+struct campaign_set {
     struct td_map *by_id;
     struct ring express, bulk;
 };
@@ -44,9 +44,9 @@ int bits_set(struct bits *bits, uint32_t i, bool on)
     return TD_OK;
 }
 
-struct campaigns *campaigns_new(void)
+struct campaign_set *campaign_set_new(void)
 {
-    struct campaigns *c = calloc(1, sizeof(*c));
+    struct campaign_set *c = calloc(1, sizeof(*c));
 
     if (c)
         c->by_id = td_map_new();
@@ -56,7 +56,7 @@ struct campaigns *campaigns_new(void)
     return NULL;
 }
 
-void campaigns_free(struct campaigns *campaigns)
+void campaign_set_free(struct campaign_set *campaigns)
 {
     size_t cursor = 0;
     struct campaign *c;
@@ -72,7 +72,7 @@ void campaigns_free(struct campaigns *campaigns)
     free(campaigns);
 }
 
-struct campaign *campaigns_get(struct campaigns *campaigns, const char *id)
+struct campaign *campaign_get(struct campaign_set *campaigns, const char *id)
 {
     size_t len = strlen(id);
     struct campaign *c = td_map_get(campaigns->by_id, id, len);
@@ -114,7 +114,7 @@ static struct campaign *ring_pop(struct ring *ring)
     return c;
 }
 
-void campaigns_ready(struct campaigns *campaigns, struct mail *mail, bool front)
+void campaign_ready(struct campaign_set *campaigns, struct mail *mail, bool front)
 {
     struct campaign *c = mail->campaign;
     struct mail_list *list = mail->begun ? &c->go : &c->ready;
@@ -128,7 +128,7 @@ void campaigns_ready(struct campaigns *campaigns, struct mail *mail, bool front)
         ring_push(c->express ? &campaigns->express : &campaigns->bulk, c);
 }
 
-struct campaign *campaigns_turn(struct campaigns *campaigns, bool express)
+struct campaign *campaign_turn(struct campaign_set *campaigns, bool express)
 {
     struct ring *ring = express ? &campaigns->express : &campaigns->bulk;
 
@@ -144,7 +144,7 @@ struct campaign *campaigns_turn(struct campaigns *campaigns, bool express)
     return NULL;
 }
 
-size_t campaigns_ring(const struct campaigns *campaigns, bool express)
+size_t campaign_ring(const struct campaign_set *campaigns, bool express)
 {
     return express ? campaigns->express.count : campaigns->bulk.count;
 }

@@ -30,20 +30,20 @@ struct campaign {
     struct campaign *ring_next, *begin_next;
 };
 
-struct campaigns;
+struct campaign_set;
 
-struct campaigns *campaigns_new(void);
-void campaigns_free(struct campaigns *campaigns);
-struct campaign *campaigns_get(struct campaigns *campaigns, const char *id); /* made when new; NULL: out of memory */
+struct campaign_set *campaign_set_new(void);
+void campaign_set_free(struct campaign_set *campaigns);
+struct campaign *campaign_get(struct campaign_set *campaigns, const char *id); /* made when new; NULL: out of memory */
 
 /** Queue a mail, as READY or, when it has begun, as GO; its campaign joins the ring of those with something ready. front: it goes before the others. */
-void campaigns_ready(struct campaigns *campaigns, struct mail *mail, bool front);
+void campaign_ready(struct campaign_set *campaigns, struct mail *mail, bool front);
 /**
  * Two rings, express and bulk: the next campaign of one, NULL when it is empty. The caller takes a mail from its list or
  * leaves it; either way the next call gives another one: a quantum of one mail each (deficit round robin with mails of
  * equal cost).
  */
-struct campaign *campaigns_turn(struct campaigns *campaigns, bool express);
-size_t campaigns_ring(const struct campaigns *campaigns, bool express); /* how many are in it */
+struct campaign *campaign_turn(struct campaign_set *campaigns, bool express);
+size_t campaign_ring(const struct campaign_set *campaigns, bool express); /* how many are in it */
 
 #endif /* CAMPAIGN_H */

@@ -139,7 +139,7 @@ void flow_record(struct dispatch *d, struct lane *lane, const struct td_record *
         dead_letter(d, rec, &err);
         return;
     }
-    mail->campaign = campaigns_get(d->campaigns, mail->msg->campaign_id);
+    mail->campaign = campaign_get(d->campaigns, mail->msg->campaign_id);
     if (!mail->campaign) {
         mail_free(mail);
         td_app_fail(d->app, &(struct td_err){TD_ENOMEM, "no memory for a campaign"});
@@ -212,7 +212,7 @@ static void go(struct dispatch *d, struct mail *mail)
 {
     mail->begun = true;
     d->reserve++;
-    campaigns_ready(d->campaigns, mail, false);
+    campaign_ready(d->campaigns, mail, false);
 }
 
 /* @return false when it waits for Redis */
@@ -371,7 +371,7 @@ static void on_blob(void *user, const struct static_blob *blob, const struct td_
         td_log(TD_ERROR, "content.damaged", "msg=%s why=\"%s\"", mail->key, blob ? why.text : err->text);
         flow_end(d, mail, RESULT(INVALID), "", NULL, "content.damaged");
     } else {
-        campaigns_ready(d->campaigns, mail, false);
+        campaign_ready(d->campaigns, mail, false);
         flow_pump_soon(d);
     }
 }
@@ -393,7 +393,7 @@ static bool is_late(const struct mail *mail, int64_t wall_ms)
 static void back(struct dispatch *d, struct mail *mail)
 {
     d->reserve++;
-    campaigns_ready(d->campaigns, mail, true);
+    campaign_ready(d->campaigns, mail, true);
 }
 
 static void start(struct dispatch *d, struct mail *mail, size_t relay)
@@ -477,8 +477,8 @@ void flow_pump(struct dispatch *d)
     for (int express = 1; express >= 0; express--) {
         size_t idle = 0;
 
-        while (burst && idle < campaigns_ring(d->campaigns, express)) {
-            struct campaign *c = campaigns_turn(d->campaigns, express);
+        while (burst && idle < campaign_ring(d->campaigns, express)) {
+            struct campaign *c = campaign_turn(d->campaigns, express);
 
             if (!c)
                 break;

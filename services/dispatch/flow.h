@@ -21,7 +21,7 @@ struct dispatch {
     struct td_kafka_out *out;
     struct td_kafka_in *in;
     struct td_kafka_table *contents;
-    struct campaigns *campaigns;
+    struct campaign_set *campaigns;
     struct lane_set *lanes;
     struct statics *statics;
     struct outcomes *outcomes;

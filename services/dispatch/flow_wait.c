@@ -228,7 +228,7 @@ static void delayed_due(struct dispatch *d, int64_t wall_ms)
             flow_retry(d, mail, mail->reason);
         } else if (mail->begun) {
             d->reserve++;
-            campaigns_ready(d->campaigns, mail, false);
+            campaign_ready(d->campaigns, mail, false);
         } else {
             mail->twin = false;
             bits_set(&mail->campaign->busy, mail->msg->index, true);

@@ -84,7 +84,7 @@ static void on_content(void *user, const void *key, size_t key_len, const void *
     arena = td_arena_new(len * 8 + 65536);
     if (arena && td_pb_read(&tandem__internal__v1__campaign_content__descriptor, value, len, arena,
                             (ProtobufCMessage **)&content, NULL) == TD_OK) {
-        c = campaigns_get(d->campaigns, id);
+        c = campaign_get(d->campaigns, id);
         if (c) {
             c->paused = content->state == TANDEM__INTERNAL__V1__CAMPAIGN_STATE__CAMPAIGN_STATE_PAUSED;
             c->cancelled = content->state == TANDEM__INTERNAL__V1__CAMPAIGN_STATE__CAMPAIGN_STATE_CANCELLED;
@@ -229,7 +229,7 @@ static void dispatch_free(void *state)
     outcomes_free(d->outcomes);
     statics_free(d->statics);
     lane_set_free(d->lanes);
-    campaigns_free(d->campaigns);
+    campaign_set_free(d->campaigns);
     timer_close(d->tick);
     timer_close(d->pump);
     free(d);
@@ -286,7 +286,7 @@ static int dispatch_start(struct td_app *app, void **ret_state, struct td_err *r
         return td_fail(reterr, TD_EFATAL, "no random numbers from the system");
     }
     td_hex(d->run, random, sizeof(random));
-    d->campaigns = campaigns_new();
+    d->campaigns = campaign_set_new();
     if (!d->campaigns || timer_make(d, &d->tick) < 0 || timer_make(d, &d->pump) < 0)
         rc = td_fail(reterr, TD_ENOMEM, "dispatch");
     else
