@@ -51,9 +51,10 @@ class Process:
 
     def __init__(self, name, argv, log, env=None):
         self.name, self.argv, self.log, self.env = name, [str(a) for a in argv], log, env
-        self.popen = None
+        self.popen, self.asked = None, False
 
     def start(self):
+        self.asked = False
         with open(self.log, "ab") as log:
             self.popen = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                           env={**os.environ, **(self.env or {})}, start_new_session=True)
@@ -76,10 +77,16 @@ class Process:
         if self.popen:
             self.popen.wait()
 
+    def ask_to_stop(self):
+        """TERM, once: a second one means "now"."""
+        if not self.asked:
+            self.send(signal.SIGCONT)
+            self.send(signal.SIGTERM)
+        self.asked = True
+
     def stop(self, seconds=30):
         """TERM, then KILL when it takes too long. Returns the exit code."""
-        self.send(signal.SIGCONT)
-        self.send(signal.SIGTERM)
+        self.ask_to_stop()
         if self.popen:
             try:
                 self.popen.wait(seconds)
@@ -310,8 +317,7 @@ class Stack:
         for name in SERVICES:
             for key, process in self.services.items():
                 if key.startswith(name + "-"):
-                    process.send(signal.SIGCONT)
-                    process.send(signal.SIGTERM)
+                    process.ask_to_stop()
         codes = {key: process.stop() for key, process in self.services.items()}
         for process in reversed(self.processes):
             process.stop(10)
