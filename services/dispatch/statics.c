@@ -189,7 +189,6 @@ static void on_part(void *user, struct td_table_value *value, const struct td_er
             b->err = why;
         }
     }
-    td_table_value_unref(value);
     free(get);
     if (--b->parts_left == 0)
         blob_settle(b);
