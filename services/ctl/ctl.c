@@ -1,0 +1,186 @@
+/* Options that every command takes, and how it speaks. */
+#include "ctl.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tandem/id.h"
+#include "tandem/log.h"
+#include "text.h"
+
+#define DEFAULT_FILE "/etc/tandem/tandem.yaml"
+
+enum { KEY_JSON = 0x2000, KEY_NO_COLOR, KEY_TIMEOUT, KEY_SET };
+
+static const struct argp_option common_options[] = {
+    {NULL, 0, NULL, 0, "Options of every command:", -2},
+    {"config", 'c', "FILE", 0, "Settings (default $TANDEM_CONFIG, else " DEFAULT_FILE " when it exists)", -2},
+    {"set", KEY_SET, "PATH=VALUE", 0, "One setting, before all other sources", -2},
+    {"json", KEY_JSON, NULL, 0, "JSON on stdout", -2},
+    {"quiet", 'q', NULL, 0, "Only results and errors", -2},
+    {"no-color", KEY_NO_COLOR, NULL, 0, "No colours and no redrawn lines", -2},
+    {"timeout", KEY_TIMEOUT, "TIME", 0, "How long to wait for an answer, such as 30s (default 60s)", -2},
+    {0}};
+
+static void add_override(struct ctl *ctl, const char *arg, struct argp_state *state)
+{
+    const char *equals = strchr(arg, '=');
+    size_t i = ctl->override_count;
+
+    if (!equals || equals == arg || i == CTL_OVERRIDES_MAX)
+        argp_error(state, "--set takes PATH=VALUE, at most %d times", CTL_OVERRIDES_MAX);
+    ctl->path[i] = strndup(arg, (size_t)(equals - arg));
+    if (!ctl->path[i])
+        argp_failure(state, CTL_FAILED, ENOMEM, "--set");
+    ctl->override[i] = (struct td_override){ctl->path[i], equals + 1};
+    ctl->override_count++;
+}
+
+static error_t parse_common(int key, char *arg, struct argp_state *state)
+{
+    struct ctl *ctl = state->input;
+    int64_t ms;
+
+    switch (key) {
+    case 'c':
+        ctl->config = arg;
+        return 0;
+    case KEY_SET:
+        add_override(ctl, arg, state);
+        return 0;
+    case KEY_JSON:
+        ctl->json = true;
+        return 0;
+    case 'q':
+        ctl->quiet = true;
+        return 0;
+    case KEY_NO_COLOR:
+        ctl->no_color = true;
+        return 0;
+    case KEY_TIMEOUT:
+        if (!text_duration_ms(arg, &ms) || ms == 0 || ms > 86400000)
+            argp_error(state, "--timeout takes a time such as 30s, at most 24h");
+        ctl->timeout_ms = (unsigned)ms;
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+const struct argp ctl_common_argp = {.options = common_options, .parser = parse_common};
+const struct argp_child ctl_children[] = {{&ctl_common_argp, 0, NULL, -2}, {0}};
+
+void ctl_input_init(struct argp_state *state)
+{
+    const struct ctl_input *input = state->input;
+
+    state->child_inputs[0] = input->ctl;
+}
+
+int ctl_parse(const struct argp *argp, int argc, char **argv, void *input)
+{
+    argp_err_exit_status = CTL_USAGE;
+    return argp_parse(argp, argc, argv, 0, NULL, input) == 0 ? CTL_OK : CTL_USAGE;
+}
+
+int ctl_load(struct ctl *ctl)
+{
+    const char *file = ctl->config ? ctl->config : getenv("TANDEM_CONFIG");
+    struct td_err err;
+
+    if (ctl->loaded)
+        return CTL_OK;
+    if (!file || !*file)
+        file = access(DEFAULT_FILE, F_OK) == 0 ? DEFAULT_FILE : NULL;
+    if (td_settings_load(&ctl->settings, file, ctl->override, ctl->override_count, &err) < 0) {
+        ctl_say("%s", err.text);
+        return CTL_USAGE;
+    }
+    ctl->loaded = true;
+    /* What a service would log about lost connections is said by the command itself, once, in its own words. */
+    td_log_setup("tandemctl", ctl->settings.instance, TD_ERROR);
+    return CTL_OK;
+}
+
+static void say(const char *fmt, va_list ap)
+{
+    fputs("tandemctl: ", stderr);
+    vfprintf(stderr, fmt, ap);
+    fputc('\n', stderr);
+}
+
+void ctl_say(const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    say(fmt, ap);
+    va_end(ap);
+}
+
+void ctl_note(const struct ctl *ctl, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (ctl->quiet)
+        return;
+    va_start(ap, fmt);
+    say(fmt, ap);
+    va_end(ap);
+}
+
+int ctl_error(const struct td_err *err)
+{
+    ctl_say("%s", err->text);
+    switch (err->code) {
+    case TD_EIO:
+    case TD_ETIMEOUT:
+    case TD_EAGAIN:
+        return CTL_UNREACHABLE;
+    case TD_ECONFIG:
+    case TD_EINVAL:
+    case TD_ESYNTAX:
+        return CTL_USAGE;
+    case TD_OK:
+    case TD_ETOOBIG:
+    case TD_ENOTFOUND:
+    case TD_ENOMEM:
+    case TD_EDENIED:
+    case TD_EFATAL:
+    case TD_EBUG:
+        break;
+    }
+    return CTL_FAILED;
+}
+
+void ctl_run(struct ctl *ctl)
+{
+    uv_run(&ctl->loop, UV_RUN_DEFAULT);
+}
+
+bool ctl_campaign_id(const char *text)
+{
+    if (td_campaign_id_valid(text))
+        return true;
+    ctl_say("a campaign id has 1 to %d of a-z 0-9 - _ and begins with a letter or digit", TD_CAMPAIGN_ID_MAX);
+    return false;
+}
+
+int ctl_json_string(struct td_buf *out, const char *text)
+{
+    int rc = td_buf_addc(out, '"');
+
+    for (; rc == TD_OK && *text; text++) {
+        if (*text == '"' || *text == '\\')
+            rc = td_buf_printf(out, "\\%c", *text);
+        else if ((unsigned char)*text < 0x20)
+            rc = td_buf_printf(out, "\\u%04x", (unsigned)*text);
+        else
+            rc = td_buf_addc(out, *text);
+    }
+    return rc < 0 ? rc : td_buf_addc(out, '"');
+}
