@@ -37,6 +37,7 @@ struct dispatch {
     char run[40];                /* unique to this run of this process */
     uint64_t begin_count;
     struct campaign *begins;     /* campaigns with mails to ask the ledger for */
+    bool redis_was_up;
     bool draining, lost;         /* lanes are being given back */
     uint64_t drain_until_ms, commit_at_ms;
 

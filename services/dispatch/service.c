@@ -159,9 +159,13 @@ static void on_redis(void *user, bool up, const char *run_id)
 {
     struct dispatch *d = user;
 
-    td_log(up ? TD_INFO : TD_WARN, up ? "redis.up" : "redis.away", "run_id=%s", up ? run_id : "-");
-    if (!up)
+    if (!up) {
+        if (d->redis_was_up)
+            td_log(TD_WARN, "redis.away", "msg=\"owned lanes go on; results are kept and written back\"");
         return;
+    }
+    td_log(TD_INFO, "redis.up", "run_id=%s owed=%zu", run_id, outcomes_owed(d->outcomes));
+    d->redis_was_up = true;
     outcomes_redis_up(d->outcomes);
     lane_set_tick(d->lanes, td_mono_ms());
     flow_ledger_back(d);

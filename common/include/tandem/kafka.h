@@ -131,8 +131,8 @@ struct td_table_value { /* shared bytes; keep with ref, give back with unref */
 struct td_table_value *td_table_value_ref(struct td_table_value *value);
 void td_table_value_unref(struct td_table_value *value);
 
-/** value NULL: the key has no record (deleted, or did not come within timeout_ms). */
-/** value is borrowed: td_table_value_ref keeps it past the call. */
+/** value NULL: the key has no record (deleted, or did not come within timeout_ms). Else it is borrowed: td_table_value_ref
+ * keeps it past the call. */
 typedef void td_table_get_fn(void *user, struct td_table_value *value, const struct td_err *err);
 
 /**
