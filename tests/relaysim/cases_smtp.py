@@ -1,6 +1,7 @@
 """Options, TLS, AUTH, PIPELINING, BDAT, limits."""
 import hashlib
 import os
+import select
 import smtplib
 import socket
 import ssl
@@ -231,6 +232,30 @@ def commands_out_of_order_and_hostile_lines():
             raw.send("NOOP\r\n" * 60000)  # replies pile up: the relay must wait for us, and then go on
             assert all(raw.reply()[0] == 250 for _ in range(60000))
         assert relay.ledger() == []
+
+
+@case
+def replies_that_pile_up_over_tls_stall_nothing():
+    with Relay() as relay:
+        plain = socket.create_connection(("127.0.0.1", relay.tls_port), timeout=10)
+        with trusting().wrap_socket(plain) as secure:  # one thread: Python's SSL sockets do not stand two
+            secure.setblocking(False)
+            left, got, lines, end = memoryview(b"NOOP\r\n" * 300000), bytearray(), 0, time.monotonic() + 60
+            while lines < 300001:
+                assert time.monotonic() < end, "stalled with %d octets unsent" % len(left)
+                try:
+                    while left:  # as long as the relay takes them: it stops when its replies are not read
+                        left = left[secure.send(left[:16384]):]
+                except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                    pass
+                try:
+                    data = secure.recv(1 << 20)
+                    assert data, "closed"
+                    got += data
+                    lines += data.count(b"\n")
+                except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                    select.select([secure], [secure] if left else [], [], 1)
+            assert got.startswith(b"220 ") and all(line.startswith(b"250 ") for line in got.splitlines()[1:])
 
 
 @case
