@@ -35,18 +35,23 @@ struct relay_view {
 struct health;
 
 struct health_ops {
-    /** State, share or factor changed. from: the state before. */
+    /** State, share or factor changed. from: the state before. first_to_know: of the fleet; while view->local always.
+     * Also called inside health_report and health_probed. */
     void (*changed)(void *user, size_t relay, enum relay_state from, const struct relay_view *view, bool first_to_know);
     /** An open relay is due for a probe without mail and this process holds the fleet's grant: call health_probed after. */
     void (*probe)(void *user, size_t relay);
 };
 
+/** Until the first shared view, at most one second, each relay shows as open ("start.unknown"): an operator may have
+ * drained it. health_free comes before td_redis_free. */
 int health_new(uv_loop_t *loop, struct td_redis *redis, const struct td_settings *settings, const struct health_ops *ops,
                void *user, struct health **ret, struct td_err *reterr);
 void health_free(struct health *health);
 
-/** Count evidence; sent in aggregate every dispatch.report_ms, at once for HARD and worse. reason: as reply_class.reason
- * or "down.<relay_event_name>". */
+/** Count evidence; sent in aggregate every dispatch.report_ms, at once for SOFT and worse. reason: as reply_class.reason
+ * or "down.<relay_event_name>". "down.connect" means unreachable or timed out; say "down.refused" when the connection was
+ * refused, which opens a relay at once unless something was accepted in the last second. down.connect, refused, tls,
+ * banner, dns, auth and reset count as connection failures: three in a row within 5 s, fleet-wide, open it too. */
 void health_report(struct health *health, size_t relay, enum health_kind kind, const char *reason);
 /** Final-reply latency of an accepted mail, for the tarpit trigger. */
 void health_latency(struct health *health, size_t relay, uint64_t final_us);

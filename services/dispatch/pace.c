@@ -1,1 +1,381 @@
-/* in work */
+/* pace.c - leases future slots from pace.lua a little ahead of need and hands them out when due.
+ *
+ * A slot is a moment on this process's monotonic clock: now, when the reply came, plus what the reply says. So
+ * dispatchers need not agree on the time; the error is half a round trip, and to the late side. A slot is good for
+ * LATE_US after its moment, then it is lost: at SAFETY x quota a second has 30 ms to spare, so slots that are up
+ * to 20 ms late can never add up to more than the quota in any second. */
+#include "pace.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tandem/clock.h"
+#include "tandem/gcra.h"
+#include "tandem/log.h"
+#include "tandem/scripts.h"
+
+#define SAFETY 0.97
+#define SAFETY_ALONE 0.8  /* Redis away: others may be more than were seen last */
+#define MEMBERS_UNKNOWN 4 /* Redis away before anybody was seen */
+#define MEMBERS_MAX 10000
+
+enum {
+    HORIZON_US = 250000, /* a dispatcher that dies wastes no more than this */
+    LATE_US = 20000,
+    SLOTS_MAX = 1024,
+    RETRY_US = 50000,
+    HEARTBEAT_MS = 3000,
+    QUOTA_US = 60000000 /* how often a used-up quota is asked about */
+};
+
+struct relay {
+    struct pace *pace;
+    size_t index;
+    char key[3][64];
+    double mails_per_s; /* 0: not paced */
+    uint64_t daily_quota;
+    double factor;
+    uint64_t slot[SLOTS_MAX]; /* due, monotonic us, rising: a ring */
+    size_t head, count;
+    uint32_t waiting;
+    bool due_wanted; /* somebody was told to wait */
+    bool under_way;
+    uint64_t ask_at, next_slot_at; /* no lease before; no slot expected before */
+    uint32_t members;
+    int64_t left;                   /* of the daily quota when last heard; -1 none known */
+    uint64_t alone_sent, reporting; /* slots used while Redis was away; of those, in the call under way */
+    struct td_gcra alone;
+    uv_timer_t timer;
+};
+
+struct pace {
+    struct td_redis *redis;
+    void (*due)(void *user, size_t relay);
+    void *user;
+    char me[40];
+    uv_timer_t heartbeat;
+    size_t count, open_handles;
+    struct relay relay[];
+};
+
+static void push(struct relay *relay, uint64_t due_us)
+{
+    if (relay->count < SLOTS_MAX)
+        relay->slot[(relay->head + relay->count++) % SLOTS_MAX] = due_us;
+}
+
+static void pop(struct relay *relay)
+{
+    relay->head = (relay->head + 1) % SLOTS_MAX;
+    relay->count--;
+}
+
+static void drop_late(struct relay *relay, uint64_t now)
+{
+    while (relay->count > 0 && relay->slot[relay->head] + LATE_US < now)
+        pop(relay);
+}
+
+static void on_timer(uv_timer_t *timer);
+
+/* Wake up for the next slot, or to ask again. */
+static void arm(struct relay *relay, uint64_t now)
+{
+    uint64_t at = relay->count > 0 ? relay->slot[relay->head] : relay->ask_at;
+
+    if (!relay->due_wanted || (relay->count == 0 && (relay->under_way || relay->waiting == 0)))
+        return; /* the lease's reply, or the next call, arms it */
+    uv_update_time(relay->timer.loop);
+    uv_timer_start(&relay->timer, on_timer, at > now ? (at - now + 999) / 1000 : 0, 0);
+}
+
+/* ---- Redis away ---- */
+
+static void lease_alone(struct relay *relay, uint32_t want, uint64_t now)
+{
+    double members = relay->members ? relay->members : MEMBERS_UNKNOWN;
+    double rate = relay->mails_per_s * SAFETY_ALONE * relay->factor / members;
+    uint64_t first = now;
+    uint32_t n;
+
+    if (relay->left >= 0 && (double)relay->alone_sent >= SAFETY_ALONE * (double)relay->left / members) {
+        relay->ask_at = relay->next_slot_at = now + QUOTA_US;
+        return;
+    }
+    n = td_gcra_take(&relay->alone, rate, want, HORIZON_US, now, &first);
+    for (uint32_t i = 0; i < n; i++)
+        push(relay, first + (uint64_t)((double)i * 1e6 / rate));
+    relay->alone_sent += n;
+    if (n == 0) {
+        relay->next_slot_at = relay->alone.tat_us;
+        relay->ask_at = relay->alone.tat_us > now + HORIZON_US ? relay->alone.tat_us - HORIZON_US : now + 1000;
+    }
+}
+
+/* ---- leases ---- */
+
+static void on_lease(void *user, const struct td_reply *reply, const struct td_err *err);
+
+static void ask(struct relay *relay, uint32_t want)
+{
+    char number[4][24];
+    struct td_arg keys[3], args[6];
+    double rate = relay->mails_per_s * SAFETY * relay->factor;
+
+    for (size_t i = 0; i < 3; i++)
+        keys[i] = TD_ARG_STR(relay->key[i]);
+    relay->reporting = relay->alone_sent;
+    snprintf(number[0], sizeof(number[0]), "%.4f", rate);
+    snprintf(number[1], sizeof(number[1]), "%" PRIu32, want);
+    snprintf(number[2], sizeof(number[2]), "%" PRIu64, relay->daily_quota);
+    snprintf(number[3], sizeof(number[3]), "%" PRIu64, relay->reporting);
+    args[0] = TD_ARG_STR(number[0]);
+    args[1] = TD_ARG_STR(number[1]);
+    args[2] = TD_ARG_STR("250000"); /* HORIZON_US */
+    args[3] = TD_ARG_STR(number[2]);
+    args[4] = TD_ARG_STR(relay->pace->me);
+    args[5] = TD_ARG_STR(number[3]);
+    relay->under_way =
+        td_redis_eval(relay->pace->redis, &td_script_pace, keys, 3, args, 6, on_lease, relay) != TD_ENOMEM;
+    if (!relay->under_way)
+        relay->ask_at = td_mono_us() + RETRY_US;
+}
+
+/* Lease when what is held does not reach half a horizon ahead and somebody waits for more. */
+static void refill(struct relay *relay, uint64_t now)
+{
+    uint64_t reach = relay->count > 0 ? relay->slot[(relay->head + relay->count - 1) % SLOTS_MAX] : now;
+    double most = ceil(relay->mails_per_s * relay->factor * HORIZON_US / 1e6) + 1;
+    uint32_t want = relay->waiting > relay->count ? relay->waiting - (uint32_t)relay->count : 0;
+
+    if (relay->under_way || now < relay->ask_at || want == 0 || reach > now + HORIZON_US / 2)
+        return;
+    if ((double)want > most)
+        want = (uint32_t)most;
+    if (want > SLOTS_MAX - relay->count)
+        want = (uint32_t)(SLOTS_MAX - relay->count);
+    if (td_redis_up(relay->pace->redis))
+        ask(relay, want);
+    else
+        lease_alone(relay, want, now);
+}
+
+static void take_lease(struct relay *relay, const struct td_reply *reply, uint64_t now)
+{
+    long long n = td_reply_int(td_reply_at(reply, 0));
+    long long first = td_reply_int(td_reply_at(reply, 1));
+    long long apart = td_reply_int(td_reply_at(reply, 2));
+    const char *why = td_reply_str(td_reply_at(reply, 3), NULL);
+    long long again = td_reply_int(td_reply_at(reply, 4));
+    long long members = td_reply_int(td_reply_at(reply, 5));
+
+    relay->members = members < 1 ? 1 : members > MEMBERS_MAX ? MEMBERS_MAX : (uint32_t)members;
+    relay->left = td_reply_int(td_reply_at(reply, 6));
+    relay->alone_sent -= relay->reporting;
+    for (long long i = 0; i < n; i++)
+        push(relay, now + (uint64_t)(first + i * apart));
+    if (why[0]) {
+        relay->ask_at = now + (uint64_t)again;
+        relay->next_slot_at = relay->ask_at + (strcmp(why, "rate") == 0 ? HORIZON_US : 0);
+    }
+}
+
+static void on_lease(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    struct relay *relay = user;
+    uint64_t now = td_mono_us();
+
+    relay->under_way = false;
+    if (!err && td_reply_count(reply) == 7) {
+        take_lease(relay, reply, now);
+    } else if (td_redis_up(relay->pace->redis)) {
+        relay->ask_at = now + RETRY_US;
+        if (err && err->code == TD_EFATAL)
+            td_log(TD_ERROR, "pace.lease", "error=\"%s\"", err->text);
+    }
+    relay->reporting = 0;
+    refill(relay, now);
+    arm(relay, now);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct relay *relay = timer->data;
+    uint64_t now = td_mono_us();
+
+    drop_late(relay, now);
+    if (relay->due_wanted && relay->count > 0 && relay->slot[relay->head] <= now) {
+        relay->due_wanted = false;
+        relay->pace->due(relay->pace->user, relay->index);
+        return;
+    }
+    refill(relay, now);
+    arm(relay, now);
+}
+
+uint64_t pace_take(struct pace *pace, size_t index)
+{
+    struct relay *relay = &pace->relay[index];
+    uint64_t now = td_mono_us();
+    uint64_t at;
+
+    if (!(relay->mails_per_s > 0))
+        return 0;
+    drop_late(relay, now);
+    if (relay->waiting == 0)
+        relay->waiting = 1;
+    if (relay->count == 0)
+        refill(relay, now);
+    if (relay->count > 0 && relay->slot[relay->head] <= now) {
+        pop(relay);
+        relay->waiting--;
+        refill(relay, now);
+        return 0;
+    }
+    relay->due_wanted = true;
+    refill(relay, now);
+    arm(relay, now);
+    at = relay->count > 0 ? relay->slot[relay->head] : relay->ask_at;
+    return at > now ? at - now : 1000; /* a lease is under way: it takes about that long */
+}
+
+void pace_want(struct pace *pace, size_t index, uint32_t waiting)
+{
+    struct relay *relay = &pace->relay[index];
+
+    relay->waiting = waiting;
+    if (relay->mails_per_s > 0)
+        refill(relay, td_mono_us());
+}
+
+void pace_factor(struct pace *pace, size_t relay, double factor)
+{
+    if (factor > 0 && factor <= 1)
+        pace->relay[relay].factor = factor;
+}
+
+bool pace_full(const struct pace *pace, size_t index, uint64_t max_wait_us)
+{
+    const struct relay *relay = &pace->relay[index];
+    uint64_t now = td_mono_us();
+    uint64_t next = relay->next_slot_at;
+
+    for (size_t i = 0; i < relay->count; i++) {
+        next = relay->slot[(relay->head + i) % SLOTS_MAX];
+        if (next + LATE_US >= now)
+            break;
+        next = relay->next_slot_at;
+    }
+    return relay->mails_per_s > 0 && next > now + max_wait_us;
+}
+
+/* ---- life ---- */
+
+static void on_heartbeat(uv_timer_t *timer)
+{
+    struct pace *pace = timer->data;
+
+    for (size_t i = 0; i < pace->count; i++) {
+        struct relay *relay = &pace->relay[i];
+
+        if (relay->mails_per_s > 0 && !relay->under_way && td_redis_up(pace->redis))
+            ask(relay, 0);
+    }
+}
+
+static void on_redis_state(void *user, bool up, const char *run_id)
+{
+    struct pace *pace = user;
+    uint64_t now = td_mono_us();
+
+    (void)run_id;
+    for (size_t i = 0; i < pace->count; i++) {
+        struct relay *relay = &pace->relay[i];
+
+        relay->ask_at = now; /* what the other side said to wait for does not hold here */
+        relay->next_slot_at = 0;
+        if (up)
+            continue;
+        relay->under_way = false;
+        relay->alone.tat_us = relay->count > 0 ? relay->slot[(relay->head + relay->count - 1) % SLOTS_MAX] : now;
+        refill(relay, now);
+        arm(relay, now);
+    }
+    if (up)
+        on_heartbeat(&pace->heartbeat);
+}
+
+static void relay_init(struct pace *pace, uv_loop_t *loop, const struct td_relay_settings *settings, size_t i)
+{
+    static const char *const part[] = {"tat", "quota", "members"};
+    struct relay *relay = &pace->relay[i];
+
+    relay->pace = pace;
+    relay->index = i;
+    relay->mails_per_s = (double)settings->max_mails_per_s;
+    relay->daily_quota = (uint64_t)settings->daily_quota;
+    relay->factor = 1;
+    relay->left = -1;
+    for (size_t k = 0; k < 3; k++)
+        snprintf(relay->key[k], sizeof(relay->key[k]), "td:{r:%s}:%s", settings->name, part[k]);
+    uv_timer_init(loop, &relay->timer);
+    relay->timer.data = relay;
+    pace->open_handles++;
+}
+
+int pace_new(uv_loop_t *loop, struct td_redis *redis, const struct td_settings *settings,
+             void (*due)(void *user, size_t relay), void *user, struct pace **ret, struct td_err *reterr)
+{
+    struct pace *pace = calloc(1, sizeof(*pace) + settings->relay_count * sizeof(pace->relay[0]));
+    uint64_t random[2];
+
+    if (!pace)
+        return td_fail(reterr, TD_ENOMEM, "pace");
+    pace->redis = redis;
+    pace->due = due;
+    pace->user = user;
+    pace->count = settings->relay_count;
+    if (uv_random(NULL, NULL, random, sizeof(random), 0, NULL) < 0)
+        random[0] = td_mono_us(), random[1] = (uint64_t)uv_os_getpid();
+    snprintf(pace->me, sizeof(pace->me), "%016" PRIx64 "%016" PRIx64, random[0], random[1]);
+    for (size_t i = 0; i < pace->count; i++)
+        relay_init(pace, loop, &settings->relays[i], i);
+    uv_timer_init(loop, &pace->heartbeat);
+    pace->heartbeat.data = pace;
+    pace->open_handles++;
+    uv_timer_start(&pace->heartbeat, on_heartbeat, HEARTBEAT_MS, HEARTBEAT_MS);
+    td_redis_on_state(redis, on_redis_state, pace);
+    *ret = pace;
+    return TD_OK;
+}
+
+static void on_relay_closed(uv_handle_t *handle)
+{
+    struct pace *pace = ((struct relay *)handle->data)->pace;
+
+    if (--pace->open_handles == 0)
+        free(pace);
+}
+
+static void on_heartbeat_closed(uv_handle_t *handle)
+{
+    struct pace *pace = handle->data;
+
+    if (--pace->open_handles == 0)
+        free(pace);
+}
+
+void pace_free(struct pace *pace)
+{
+    if (!pace)
+        return;
+    td_redis_forget(pace->redis, pace);
+    for (size_t i = 0; i < pace->count; i++) {
+        td_redis_forget(pace->redis, &pace->relay[i]);
+        uv_close((uv_handle_t *)&pace->relay[i].timer, on_relay_closed);
+    }
+    uv_close((uv_handle_t *)&pace->heartbeat, on_heartbeat_closed);
+}

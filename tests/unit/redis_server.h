@@ -111,7 +111,7 @@ static inline bool loop_until(uv_loop_t *loop, const bool *done, unsigned ms)
 
     while (!*done && td_mono_ms() < end) {
         uv_run(loop, UV_RUN_NOWAIT);
-        usleep(500);
+        usleep(50);
     }
     return *done;
 }

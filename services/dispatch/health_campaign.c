@@ -1,0 +1,222 @@
+#include "health_campaign.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tandem/clock.h"
+#include "tandem/id.h"
+#include "tandem/log.h"
+#include "tandem/map.h"
+#include "tandem/wilson.h"
+
+enum {
+    LOOK_MS = 1000,    /* how often totals are read */
+    ACTIVE_MS = 10000, /* of campaigns asked for within this time */
+    FORGET_MS = 600000,
+    CAMPAIGNS_MAX = 4096,
+    FIELDS = 3 /* accepted, hard, tripped of each relay */
+};
+
+struct verdict {
+    uint64_t tested; /* at this many accepted */
+    bool tripped;
+    bool shared; /* Redis has it */
+};
+
+struct campaign {
+    struct campaigns *owner;
+    char id[TD_CAMPAIGN_ID_MAX + 1];
+    uint32_t ceiling_per_10000;
+    uint64_t asked_ms, looked_ms;
+    bool looking;
+    struct verdict verdict[TD_RELAYS_MAX];
+};
+
+struct campaigns {
+    struct td_redis *redis;
+    const struct td_settings *settings;
+    struct td_map *map;
+    uint64_t full_ms; /* when it was last said that there are too many */
+};
+
+uint64_t campaign_test_size(uint64_t accepted)
+{
+    uint64_t size = 100;
+
+    if (accepted < size)
+        return 0;
+    if (accepted >= 1000)
+        return accepted / 1000 * 1000;
+    while (size * 2 <= accepted)
+        size *= 2;
+    return size;
+}
+
+static void totals_key(char *key, size_t size, const struct campaign *campaign)
+{
+    snprintf(key, size, "td:{c:%s}:totals", campaign->id);
+}
+
+static void trip(struct campaign *campaign, size_t relay, uint64_t hard, uint64_t accepted)
+{
+    struct td_redis *redis = campaign->owner->redis;
+    const char *name = campaign->owner->settings->relays[relay].name;
+    char key[96], field[64], evidence[64];
+
+    campaign->verdict[relay].tripped = true;
+    campaign->verdict[relay].shared = false;
+    totals_key(key, sizeof(key), campaign);
+    snprintf(field, sizeof(field), "tripped:%s", name);
+    snprintf(evidence, sizeof(evidence), "%" PRIu64 " of %" PRIu64, hard, accepted);
+    td_log(TD_WARN, "campaign.tripped",
+           "campaign=%s relay=%s hard=%" PRIu64 " accepted=%" PRIu64 " ceiling_per_10000=%" PRIu32, campaign->id,
+           name, hard, accepted, campaign->ceiling_per_10000);
+    /* Lost with Redis: this process holds to its verdict, and says it again at the next look. */
+    td_redis_command(
+        redis, (struct td_arg[]){TD_ARG_STR("HSETNX"), TD_ARG_STR(key), TD_ARG_STR(field), TD_ARG_STR(evidence)},
+        4, NULL, NULL);
+}
+
+static void judge(struct campaign *campaign, size_t relay, const struct td_reply *reply)
+{
+    struct verdict *verdict = &campaign->verdict[relay];
+    long long accepted = td_reply_int(td_reply_at(reply, FIELDS * relay));
+    long long hard = td_reply_int(td_reply_at(reply, FIELDS * relay + 1));
+    bool shared = td_reply_type(td_reply_at(reply, FIELDS * relay + 2)) != TD_REPLY_NIL;
+    uint64_t size;
+
+    if (verdict->shared && !shared)
+        verdict->tripped = false; /* an operator has deleted it */
+    verdict->shared = shared;
+    if (shared)
+        verdict->tripped = true;
+    if (accepted <= 0 || hard < 0)
+        return;
+    if (hard > accepted)
+        hard = accepted;
+    size = campaign_test_size((uint64_t)accepted);
+    if (verdict->tripped && !shared) {
+        trip(campaign, relay, (uint64_t)hard, (uint64_t)accepted);
+    } else if (!verdict->tripped && size > verdict->tested && campaign->ceiling_per_10000 > 0) {
+        verdict->tested = size;
+        if (td_wilson_lower((uint64_t)hard, (uint64_t)accepted) > campaign->ceiling_per_10000 / 10000.0)
+            trip(campaign, relay, (uint64_t)hard, (uint64_t)accepted);
+    }
+}
+
+static void on_totals(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    struct campaign *campaign = user;
+
+    campaign->looking = false;
+    for (size_t i = 0; !err && i < campaign->owner->settings->relay_count; i++)
+        judge(campaign, i, reply);
+}
+
+static void look(struct campaign *campaign, uint64_t now)
+{
+    const struct td_settings *settings = campaign->owner->settings;
+    static const char *const prefix[FIELDS] = {"accepted", "hard", "tripped"};
+    char key[96], field[FIELDS * TD_RELAYS_MAX][64];
+    struct td_arg args[2 + FIELDS * TD_RELAYS_MAX] = {TD_ARG_STR("HMGET")};
+
+    totals_key(key, sizeof(key), campaign);
+    args[1] = TD_ARG_STR(key);
+    for (size_t i = 0; i < FIELDS * settings->relay_count; i++) {
+        snprintf(field[i], sizeof(field[i]), "%s:%s", prefix[i % FIELDS], settings->relays[i / FIELDS].name);
+        args[2 + i] = TD_ARG_STR(field[i]);
+    }
+    campaign->looked_ms = now;
+    campaign->looking = td_redis_command(campaign->owner->redis, args, 2 + FIELDS * settings->relay_count,
+                                         on_totals, campaign) != TD_ENOMEM;
+}
+
+static struct campaign *campaign_add(struct campaigns *campaigns, const char *id)
+{
+    struct campaign *campaign;
+
+    if (td_map_count(campaigns->map) >= CAMPAIGNS_MAX || !td_campaign_id_valid(id))
+        return NULL;
+    campaign = calloc(1, sizeof(*campaign));
+    if (!campaign)
+        return NULL;
+    campaign->owner = campaigns;
+    snprintf(campaign->id, sizeof(campaign->id), "%s", id);
+    if (td_map_set(campaigns->map, id, strlen(id), campaign) < 0) {
+        free(campaign);
+        return NULL;
+    }
+    return campaign;
+}
+
+bool campaigns_fit(struct campaigns *campaigns, size_t relay, const char *campaign_id, uint32_t ceiling_per_10000)
+{
+    struct campaign *campaign = td_map_get(campaigns->map, campaign_id, strlen(campaign_id));
+    uint64_t now = td_mono_ms();
+
+    if (!campaign) {
+        campaign = campaign_add(campaigns, campaign_id);
+        if (!campaign) {
+            if (now - campaigns->full_ms > 60000)
+                td_log(TD_WARN, "campaign.unwatched", "watched=%zu", td_map_count(campaigns->map));
+            campaigns->full_ms = now;
+            return true;
+        }
+    }
+    campaign->asked_ms = now;
+    campaign->ceiling_per_10000 = ceiling_per_10000;
+    if (campaign->looked_ms == 0)
+        look(campaign, now);
+    return !campaign->verdict[relay].tripped;
+}
+
+void campaigns_tick(struct campaigns *campaigns)
+{
+    uint64_t now = td_mono_ms();
+    struct campaign *campaign, *old = NULL;
+    size_t cursor = 0;
+
+    while ((campaign = td_map_next(campaigns->map, &cursor))) {
+        if (now - campaign->asked_ms < ACTIVE_MS && now - campaign->looked_ms >= LOOK_MS && !campaign->looking)
+            look(campaign, now);
+        if (now - campaign->asked_ms > FORGET_MS && !campaign->looking)
+            old = campaign;
+    }
+    if (old) { /* one a tick: the map must not change under the walk */
+        td_map_remove(campaigns->map, old->id, strlen(old->id));
+        free(old);
+    }
+}
+
+struct campaigns *campaigns_new(struct td_redis *redis, const struct td_settings *settings)
+{
+    struct campaigns *campaigns = calloc(1, sizeof(*campaigns));
+
+    if (!campaigns)
+        return NULL;
+    campaigns->redis = redis;
+    campaigns->settings = settings;
+    campaigns->map = td_map_new();
+    if (!campaigns->map) {
+        free(campaigns);
+        return NULL;
+    }
+    return campaigns;
+}
+
+void campaigns_free(struct campaigns *campaigns)
+{
+    struct campaign *campaign;
+    size_t cursor = 0;
+
+    if (!campaigns)
+        return;
+    while ((campaign = td_map_next(campaigns->map, &cursor))) {
+        td_redis_forget(campaigns->redis, campaign);
+        free(campaign);
+    }
+    td_map_free(campaigns->map);
+    free(campaigns);
+}

@@ -1,0 +1,27 @@
+/* health_campaign.h - the bounce trigger: does a campaign bounce more at a relay than its ceiling allows? Reads
+ * the ledger's totals in the background; a verdict sticks and is shared: field tripped:<relay> of the totals,
+ * which an operator may delete. Loop thread only. */
+#ifndef HEALTH_CAMPAIGN_H
+#define HEALTH_CAMPAIGN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tandem/redis.h"
+#include "tandem/settings.h"
+
+struct campaigns;
+
+struct campaigns *campaigns_new(struct td_redis *redis,
+                                const struct td_settings *settings); /* NULL: out of memory */
+void campaigns_free(struct campaigns *campaigns);
+bool campaigns_fit(struct campaigns *campaigns, size_t relay, const char *campaign_id, uint32_t ceiling_per_10000);
+/** Call a few times a second: looks totals up again, forgets campaigns nobody asks for. */
+void campaigns_tick(struct campaigns *campaigns);
+
+/** The sizes at which a rate is tested: 100, 200, 400, 800, then every 1,000. Looking at every mail would call a
+ * good list bad sooner or later. @return the largest one <= accepted, 0 below 100. Pure. */
+uint64_t campaign_test_size(uint64_t accepted);
+
+#endif /* HEALTH_CAMPAIGN_H */

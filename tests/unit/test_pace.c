@@ -1,0 +1,436 @@
+/* Pacing against a real redis-server that this program starts on its own port and stops. */
+#include "redis_server.h"
+
+#include "pace.h"
+#include "tandem/gcra.h"
+#include "tandem/rng.h"
+#include "tandem/scripts.h"
+
+static struct redis_server server;
+static uv_loop_t loop;
+static struct td_redis *redis;
+
+/* ---- the script, with a clock of our own ---- */
+
+struct lease {
+    bool done;
+    long long n, first_us, apart_us, again_us, members, left;
+    char why[16];
+};
+
+static void on_lease(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    struct lease *lease = user;
+
+    if (err)
+        fail_msg("%s", err->text);
+    lease->done = true;
+    lease->n = td_reply_int(td_reply_at(reply, 0));
+    lease->first_us = td_reply_int(td_reply_at(reply, 1));
+    lease->apart_us = td_reply_int(td_reply_at(reply, 2));
+    snprintf(lease->why, sizeof(lease->why), "%s", td_reply_str(td_reply_at(reply, 3), NULL));
+    lease->again_us = td_reply_int(td_reply_at(reply, 4));
+    lease->members = td_reply_int(td_reply_at(reply, 5));
+    lease->left = td_reply_int(td_reply_at(reply, 6));
+}
+
+struct ask {
+    const char *relay, *rate, *me;
+    unsigned want;
+    unsigned long long quota, alone, now_us;
+};
+
+static struct lease lease_of(const struct ask *ask)
+{
+    struct lease lease = {0};
+    char key[3][64], want[16], quota[24], alone[24], now[24];
+    static const char *const part[] = {"tat", "quota", "members"};
+    struct td_arg keys[3];
+
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(key[i], sizeof(key[i]), "td:{r:%s}:%s", ask->relay, part[i]);
+        keys[i] = TD_ARG_STR(key[i]);
+    }
+    snprintf(want, sizeof(want), "%u", ask->want);
+    snprintf(quota, sizeof(quota), "%llu", ask->quota);
+    snprintf(alone, sizeof(alone), "%llu", ask->alone);
+    snprintf(now, sizeof(now), "%llu", ask->now_us);
+    td_redis_eval(redis, &td_script_pace, keys, 3,
+                  (struct td_arg[]){TD_ARG_STR(ask->rate), TD_ARG_STR(want), TD_ARG_STR("250000"),
+                                    TD_ARG_STR(quota), TD_ARG_STR(ask->me), TD_ARG_STR(alone), TD_ARG_STR(now)},
+                  7, on_lease, &lease);
+    assert_true(loop_until(&loop, &lease.done, 3000));
+    return lease;
+}
+
+#define T0 1700000000000000ull
+
+static void slots_are_consecutive_and_evenly_apart(void **unused)
+{
+    struct ask ask = {.relay = "even", .rate = "200", .me = "a", .want = 10, .now_us = T0};
+    struct lease lease = lease_of(&ask);
+
+    (void)unused;
+    assert_int_equal(lease.n, 10);
+    assert_int_equal(lease.first_us, 0);
+    assert_int_equal(lease.apart_us, 5000);
+    lease = lease_of(&ask); /* the same moment: they follow */
+    assert_int_equal(lease.n, 10);
+    assert_int_equal(lease.first_us, 50000);
+    ask.want = 1000;
+    lease = lease_of(&ask); /* to the horizon and no further: slots due at 100, 105 ... 250 ms */
+    assert_int_equal(lease.n, 31);
+    assert_int_equal(lease.first_us, 100000);
+    lease = lease_of(&ask);
+    assert_int_equal(lease.n, 0);
+    assert_string_equal(lease.why, "rate");
+    assert_int_equal(lease.again_us, 5000);
+    ask.now_us += 5000;
+    lease = lease_of(&ask);
+    assert_int_equal(lease.n, 1);
+    assert_int_equal(lease.first_us, 250000);
+}
+
+static void a_pause_saves_nothing_up(void **unused)
+{
+    struct ask ask = {.relay = "pause", .rate = "100", .me = "a", .want = 100, .now_us = T0};
+
+    (void)unused;
+    assert_int_equal(lease_of(&ask).n, 25); /* its share of a horizon */
+    ask.now_us += 3600 * 1000000ull;
+    assert_int_equal(lease_of(&ask).n, 25);
+    assert_int_equal(lease_of(&ask).n, 1); /* the one on the horizon's edge */
+    assert_int_equal(lease_of(&ask).n, 0);
+}
+
+static void a_slow_relay_gets_its_mail_too(void **unused)
+{
+    struct ask ask = {.relay = "slow", .rate = "0.5", .me = "a", .want = 5, .now_us = T0};
+    struct lease lease = lease_of(&ask);
+    unsigned granted = 1;
+
+    (void)unused;
+    assert_int_equal(lease.n, 1);
+    for (unsigned i = 0; i < 200; i++) { /* asked every 100 ms for 20 s */
+        ask.now_us += 100000;
+        granted += (unsigned)lease_of(&ask).n;
+    }
+    assert_in_range(granted, 10, 11);
+}
+
+static void script_and_c_hand_out_the_same_slots(void **unused)
+{
+    struct td_gcra gcra = {0};
+    struct td_rng rng;
+    struct ask ask = {.relay = "twin", .rate = "160", .me = "a", .now_us = T0};
+
+    (void)unused;
+    td_rng_seed(&rng, 7);
+    for (int i = 0; i < 300; i++) {
+        struct lease lease;
+        uint64_t first = 0;
+        uint32_t n;
+
+        ask.now_us += td_rng_below(&rng, 90000);
+        ask.want = 1 + (unsigned)td_rng_below(&rng, 30);
+        n = td_gcra_take(&gcra, 160, ask.want, 250000, ask.now_us, &first);
+        lease = lease_of(&ask);
+        assert_int_equal(lease.n, n);
+        if (n > 0)
+            assert_int_equal(lease.first_us, first - ask.now_us);
+    }
+}
+
+static void members_share_a_horizon(void **unused)
+{
+    struct ask ask = {.relay = "share", .rate = "100", .me = "a", .want = 0, .now_us = T0};
+
+    (void)unused;
+    assert_int_equal(lease_of(&ask).members, 1);
+    ask.me = "b";
+    assert_int_equal(lease_of(&ask).members, 2);
+    ask.want = 100;
+    assert_int_equal(lease_of(&ask).n, 13); /* of 26: the other half is for a */
+    ask.me = "a";
+    assert_int_equal(lease_of(&ask).n, 13);
+    ask.now_us += 12 * 1000000ull; /* b has not been heard of for more than 10 s */
+    assert_int_equal(lease_of(&ask).members, 1);
+}
+
+static void the_daily_quota_rolls_over_twenty_four_hours(void **unused)
+{
+    struct ask ask = {.relay = "quota", .rate = "100", .me = "a", .want = 10, .quota = 100, .now_us = T0};
+    struct lease lease;
+    unsigned granted = 0;
+
+    (void)unused;
+    for (int i = 0; i < 40; i++) { /* one lease an hour: all of it goes in the first ten hours */
+        lease = lease_of(&ask);
+        granted += (unsigned)lease.n;
+        assert_true(granted <= 100 || i >= 24);
+        if (i == 12) {
+            assert_int_equal(granted, 100);
+            assert_string_equal(lease.why, "quota");
+            assert_int_equal(lease.left, 0);
+        }
+        ask.now_us += 3600 * 1000000ull;
+    }
+    assert_in_range(granted, 200, 260); /* the second day's ten leases and no more than the sixteen hours allow */
+}
+
+static void mails_sent_without_redis_are_added_to_the_quota(void **unused)
+{
+    struct ask ask = {
+        .relay = "merge", .rate = "100", .me = "a", .want = 0, .quota = 100, .alone = 95, .now_us = T0};
+
+    (void)unused;
+    lease_of(&ask);
+    ask.alone = 0;
+    ask.want = 20;
+    assert_int_equal(lease_of(&ask).n, 5);
+    assert_string_equal(lease_of(&ask).why, "quota");
+}
+
+static void a_server_clock_set_back_does_not_stop_sending(void **unused)
+{
+    struct ask ask = {.relay = "back", .rate = "100", .me = "a", .want = 5, .now_us = T0};
+
+    (void)unused;
+    assert_int_equal(lease_of(&ask).n, 5);
+    ask.now_us -= 3600 * 1000000ull;
+    assert_int_equal(lease_of(&ask).n, 5);
+}
+
+/* ---- the module, in real time ---- */
+
+static struct td_settings settings_with(char *name, int64_t rate)
+{
+    struct td_settings settings = {.relay_count = 1};
+
+    settings.relays[0].name = name;
+    settings.relays[0].max_mails_per_s = rate;
+    return settings;
+}
+
+struct sender {
+    struct pace *pace;
+    unsigned sent, backlog, dues;
+    uint64_t at[4000]; /* when each went, us */
+};
+
+static void drain(struct sender *sender)
+{
+    pace_want(sender->pace, 0, sender->backlog);
+    while (sender->backlog > 0 && pace_take(sender->pace, 0) == 0) {
+        if (sender->sent < 4000)
+            sender->at[sender->sent] = td_mono_us();
+        sender->sent++;
+        sender->backlog--;
+    }
+}
+
+static void on_due(void *user, size_t relay)
+{
+    struct sender *sender = user;
+
+    assert_int_equal(relay, 0);
+    sender->dues++;
+    drain(sender);
+}
+
+static void sender_open(struct sender *sender, const struct td_settings *settings, struct td_redis *at)
+{
+    struct td_err err;
+
+    memset(sender, 0, sizeof(*sender));
+    assert_int_equal(pace_new(&loop, at, settings, on_due, sender, &sender->pace, &err), TD_OK);
+    sender->backlog = 1000000;
+}
+
+static int by_time(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+/* The most mails of all senders in any window of this length. */
+static unsigned worst_window(struct sender *const *senders, size_t count, uint64_t window_us)
+{
+    static uint64_t all[16000];
+    size_t n = 0, tail = 0;
+    unsigned worst = 0;
+
+    for (size_t i = 0; i < count; i++)
+        for (unsigned k = 0; k < senders[i]->sent; k++)
+            all[n++] = senders[i]->at[k];
+    qsort(all, n, sizeof(all[0]), by_time);
+    for (size_t head = 0; head < n; head++) {
+        while (all[head] - all[tail] >= window_us)
+            tail++;
+        if (head - tail + 1 > worst)
+            worst = (unsigned)(head - tail + 1);
+    }
+    return worst;
+}
+
+static void three_dispatchers_together_keep_one_quota(void **unused)
+{
+    static struct sender a, b, c;
+    struct sender *const all[] = {&a, &b, &c};
+    char name[] = "fleet";
+    struct td_settings settings = settings_with(name, 200);
+    unsigned sum;
+
+    (void)unused;
+    for (size_t i = 0; i < 3; i++)
+        sender_open(all[i], &settings, redis);
+    for (size_t i = 0; i < 3; i++)
+        drain(all[i]);
+    loop_for(&loop, 3000);
+    sum = a.sent + b.sent + c.sent;
+    assert_true(worst_window(all, 3, 1000000) <= 200);
+    assert_true(worst_window(all, 3, 100000) <= 30); /* 20 is even; slots may be 20 ms late */
+    assert_in_range(sum, 300, 600);                  /* 582 at most; a busy machine loses some */
+    for (size_t i = 0; i < 3; i++) {
+        assert_true(all[i]->sent > sum / 6); /* nobody starves */
+        pace_free(all[i]->pace);
+    }
+}
+
+static void half_the_factor_is_half_the_rate(void **unused)
+{
+    static struct sender a;
+    struct sender *const all[] = {&a};
+    char name[] = "half";
+    struct td_settings settings = settings_with(name, 200);
+
+    (void)unused;
+    sender_open(&a, &settings, redis);
+    pace_factor(a.pace, 0, 0.5);
+    drain(&a);
+    loop_for(&loop, 2000);
+    assert_true(worst_window(all, 1, 1000000) <= 100);
+    assert_true(a.sent > 100);
+    assert_true(a.dues > 10);
+    pace_free(a.pace);
+}
+
+static void a_relay_without_a_quota_is_not_paced(void **unused)
+{
+    static struct sender a;
+    char name[] = "free";
+    struct td_settings settings = settings_with(name, 0);
+
+    (void)unused;
+    sender_open(&a, &settings, redis);
+    for (int i = 0; i < 1000; i++)
+        assert_int_equal(pace_take(a.pace, 0), 0);
+    assert_false(pace_full(a.pace, 0, 0));
+    pace_free(a.pace);
+}
+
+static void a_relay_is_full_when_others_hold_its_slots(void **unused)
+{
+    static struct sender a;
+    char name[] = "full";
+    struct td_settings settings = settings_with(name, 100);
+    struct ask other = {.relay = "full", .rate = "97", .me = "x", .want = 1000};
+
+    (void)unused;
+    sender_open(&a, &settings, redis);
+    assert_false(pace_full(a.pace, 0, 50000));
+    other.now_us = (unsigned long long)td_wall_ms() * 1000;
+    while (lease_of(&other).n > 0) /* the whole horizon */
+        continue;
+    pace_want(a.pace, 0, 5);
+    assert_true(pace_take(a.pace, 0) > 0);
+    loop_for(&loop, 20);
+    assert_true(pace_full(a.pace, 0, 50000));
+    assert_false(pace_full(a.pace, 0, 10000000));
+    pace_free(a.pace);
+}
+
+static void without_redis_a_dispatcher_keeps_to_its_share(void **unused)
+{
+    static struct sender a;
+    struct sender *const all[] = {&a};
+    char name[] = "alone";
+    struct td_settings settings = settings_with(name, 200);
+    struct redis_server other = {0};
+    struct td_redis *away = NULL;
+    struct td_err err;
+
+    (void)unused;
+    redis_server_start(&other, NULL);
+    assert_int_equal(td_redis_new(&loop, other.url, NULL, 500, &away, &err), TD_OK);
+    assert_true(redis_wait_up(&loop, away, 3000));
+    sender_open(&a, &settings, away);
+    drain(&a);
+    loop_for(&loop, 700);
+    assert_in_range(a.sent, 50, 200); /* alone with Redis: 194 a second */
+    redis_server_stop(&other);
+    loop_for(&loop, 300);
+    a.sent = 0;
+    loop_for(&loop, 2000);
+    assert_true(worst_window(all, 1, 1000000) <= 164); /* 0.8 x 200 for the only one seen, 20 ms late at most */
+    assert_true(a.sent > 150);
+    redis_server_start(&other, NULL);
+    assert_true(redis_wait_up(&loop, away, 5000));
+    a.sent = 0;
+    loop_for(&loop, 1000);
+    assert_true(a.sent > 80);
+    pace_free(a.pace);
+
+    redis_server_stop(&other);
+    loop_for(&loop, 300);
+    sender_open(&a, &settings, away); /* a new process without memory: four are taken to be there */
+    drain(&a);
+    loop_for(&loop, 1500);
+    assert_true(worst_window(all, 1, 1000000) <= 42);
+    assert_true(a.sent > 30);
+    pace_free(a.pace);
+    td_redis_free(away);
+    loop_for(&loop, 20);
+    redis_server_remove(&other);
+}
+
+static int group_start(void **unused)
+{
+    struct td_err err;
+
+    (void)unused;
+    redis_server_start(&server, NULL);
+    return uv_loop_init(&loop) || td_redis_new(&loop, server.url, NULL, 2000, &redis, &err) ||
+           !redis_wait_up(&loop, redis, 3000);
+}
+
+static int group_end(void **unused)
+{
+    (void)unused;
+    td_redis_free(redis);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    redis_server_remove(&server);
+    return uv_loop_close(&loop);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(slots_are_consecutive_and_evenly_apart),
+        cmocka_unit_test(a_pause_saves_nothing_up),
+        cmocka_unit_test(a_slow_relay_gets_its_mail_too),
+        cmocka_unit_test(script_and_c_hand_out_the_same_slots),
+        cmocka_unit_test(members_share_a_horizon),
+        cmocka_unit_test(the_daily_quota_rolls_over_twenty_four_hours),
+        cmocka_unit_test(mails_sent_without_redis_are_added_to_the_quota),
+        cmocka_unit_test(a_server_clock_set_back_does_not_stop_sending),
+        cmocka_unit_test(three_dispatchers_together_keep_one_quota),
+        cmocka_unit_test(half_the_factor_is_half_the_rate),
+        cmocka_unit_test(a_relay_without_a_quota_is_not_paced),
+        cmocka_unit_test(a_relay_is_full_when_others_hold_its_slots),
+        cmocka_unit_test(without_redis_a_dispatcher_keeps_to_its_share),
+    };
+
+    return cmocka_run_group_tests(tests, group_start, group_end);
+}
