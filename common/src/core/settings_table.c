@@ -258,8 +258,8 @@ const struct td_opt td_opts[] = {
      .offset = IN_ALL(bounce_max_message_bytes),
      .def = "256KiB",
      .min = 16 * KIB,
-     .max = 64 * MIB,
-     .help = "Longest report that is read; of a longer one nothing is"},
+     .max = 256 * KIB,
+     .help = "How much of a report is kept; the rest, the end of the mail that came back, is dropped"},
 };
 const size_t td_opt_count = sizeof(td_opts) / sizeof(td_opts[0]);
 
