@@ -1,3 +1,5 @@
+/* Only CRLF ends a line, also inside a message: whoever takes a bare LF for an end of line can be made to see a dot, and
+ * with it the end of a message, where the sender saw text (SMTP smuggling). */
 #include "lmtp.h"
 
 #include <stdio.h>
@@ -9,20 +11,22 @@
 
 enum lmtp_state { LS_GREET = 0, LS_GREETED, LS_READY, LS_MAIL, LS_RCPT, LS_DATA, LS_WAIT };
 
-enum { ADDRESS_MAX = 320, INPUT_MAX = 256 * 1024, BAD_MAX = 20 };
+enum { ADDRESS_MAX = 320, BAD_MAX = 20 };
 
 struct lmtp {
     const struct lmtp_ops *ops;
     void *user;
     char host[256];
     enum lmtp_state state;
-    size_t max_bytes;
     char sender[ADDRESS_MAX];
     char recipient[LMTP_RCPT_MAX][ADDRESS_MAX];
     size_t recipients, answered;
     unsigned bad; /* commands that made no sense; too many end the session */
     struct td_buf input, content;
-    bool too_long;
+    size_t received; /* bytes of the message, kept or not */
+    bool mid_line;   /* the beginning of this line of the message has been taken already */
+    bool cut, no_memory;
+    bool unsaid; /* a reply did not fit into out: the client would take the next one for it */
 };
 
 struct lmtp *lmtp_new(const char *host_name, size_t max_bytes, const struct lmtp_ops *ops, void *user)
@@ -33,9 +37,8 @@ struct lmtp *lmtp_new(const char *host_name, size_t max_bytes, const struct lmtp
         return NULL;
     l->ops = ops;
     l->user = user;
-    l->max_bytes = max_bytes;
     snprintf(l->host, sizeof(l->host), "%s", host_name);
-    td_buf_init(&l->input, INPUT_MAX);
+    td_buf_init(&l->input, LMTP_INPUT_MAX);
     td_buf_init(&l->content, max_bytes);
     return l;
 }
@@ -52,14 +55,23 @@ void lmtp_free(struct lmtp *l)
 static void forget(struct lmtp *l)
 {
     l->state = LS_READY;
-    l->recipients = l->answered = 0;
+    l->recipients = l->answered = l->received = 0;
     l->sender[0] = '\0';
-    l->too_long = false;
+    l->mid_line = l->cut = l->no_memory = false;
     td_buf_clear(&l->content);
 }
 
+static void say(struct lmtp *l, struct td_buf *out, const char *reply)
+{
+    if (td_buf_adds(out, reply) < 0)
+        l->unsaid = true;
+}
+
+/* ---- commands ---- */
+
 /* Take what stands between < and > of "MAIL FROM:<...> params". No quoting can hide a '>' that matters to us: an address
- * that needs quotes is none of our return paths. */
+ * that needs quotes is none of our return paths. Only printable ASCII: SMTPUTF8 is not offered, and what goes on to
+ * mail.feedback must be UTF-8. */
 static bool path(const char *args, const char *keyword, char out[ADDRESS_MAX])
 {
     size_t k = strlen(keyword), n;
@@ -74,6 +86,9 @@ static bool path(const char *args, const char *keyword, char out[ADDRESS_MAX])
     if (!close || (size_t)(close - open) >= ADDRESS_MAX || (close[1] != '\0' && close[1] != ' '))
         return false;
     n = (size_t)(close - open - 1);
+    for (const char *at = open; at < close; at++)
+        if (*at < ' ' || *at > '~')
+            return false;
     memcpy(out, open + 1, n);
     out[n] = '\0';
     return true;
@@ -81,8 +96,11 @@ static bool path(const char *args, const char *keyword, char out[ADDRESS_MAX])
 
 static int bad(struct lmtp *l, struct td_buf *out, const char *reply)
 {
-    td_buf_adds(out, reply);
-    return ++l->bad > BAD_MAX ? -1 : 0;
+    say(l, out, reply);
+    if (++l->bad < BAD_MAX)
+        return 0;
+    say(l, out, "421 4.7.0 Too many errors\r\n");
+    return -1;
 }
 
 static int on_mail(struct lmtp *l, const char *args, struct td_buf *out)
@@ -92,122 +110,168 @@ static int on_mail(struct lmtp *l, const char *args, struct td_buf *out)
     if (!path(args, "FROM:", l->sender))
         return bad(l, out, "501 5.5.4 MAIL FROM:<address>\r\n");
     l->state = LS_MAIL;
-    td_buf_adds(out, "250 2.1.0 Ok\r\n");
+    say(l, out, "250 2.1.0 Ok\r\n");
     return 0;
 }
 
+/* What is refused here is no error of the client: it only hands on what others wrote. */
 static int on_rcpt(struct lmtp *l, const char *args, struct td_buf *out)
 {
     if (l->state != LS_MAIL && l->state != LS_RCPT)
         return bad(l, out, "503 5.5.1 MAIL first\r\n");
-    if (l->recipients == LMTP_RCPT_MAX)
-        return bad(l, out, "452 4.5.3 Too many recipients\r\n");
+    if (l->recipients == LMTP_RCPT_MAX) {
+        say(l, out, "452 4.5.3 Too many recipients\r\n");
+        return 0;
+    }
     if (!path(args, "TO:", l->recipient[l->recipients]))
         return bad(l, out, "501 5.5.4 RCPT TO:<address>\r\n");
-    if (!l->ops->recipient(l->user, l->recipient[l->recipients]))
-        return bad(l, out, "550 5.1.1 No such return path here\r\n");
+    if (!l->ops->recipient(l->user, l->recipient[l->recipients])) {
+        say(l, out, "550 5.1.1 No such return path here\r\n");
+        return 0;
+    }
     l->recipients++;
     l->state = LS_RCPT;
-    td_buf_adds(out, "250 2.1.5 Ok\r\n");
+    say(l, out, "250 2.1.5 Ok\r\n");
     return 0;
 }
 
-static int command(struct lmtp *l, char *line, struct td_buf *out)
+static int on_lhlo(struct lmtp *l, struct td_buf *out)
 {
-    char *args = strchr(line, ' ');
-    size_t verb = args ? (size_t)(args - line) : strlen(line);
+    forget(l);
+    if (td_buf_printf(out, "250-%s\r\n250-PIPELINING\r\n250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250 SIZE %d\r\n", l->host,
+                      LMTP_MESSAGE_MAX) < 0)
+        l->unsaid = true;
+    return 0;
+}
 
-    args = args ? args + 1 : line + verb;
+static int on_data(struct lmtp *l, struct td_buf *out)
+{
+    if (l->state != LS_RCPT)
+        return bad(l, out, "503 5.5.1 RCPT first\r\n");
+    l->state = LS_DATA;
+    say(l, out, "354 End with a dot\r\n");
+    return 0;
+}
+
+static int command(struct lmtp *l, const char *line, struct td_buf *out)
+{
+    size_t verb = strcspn(line, " ");
+    const char *args = line + verb + (line[verb] == ' ');
+
 #define IS(word) (verb == sizeof(word) - 1 && strncasecmp(line, word, verb) == 0)
-    if (IS("LHLO")) {
-        forget(l);
-        td_buf_printf(out, "250-%s\r\n250-PIPELINING\r\n250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250 SIZE %zu\r\n", l->host, l->max_bytes);
-        return 0;
-    }
-    if (IS("QUIT")) {
-        td_buf_adds(out, "221 2.0.0 Bye\r\n");
-        return -1;
-    }
-    if (IS("NOOP") || IS("RSET")) {
-        if (IS("RSET") && l->state > LS_READY)
-            forget(l);
-        td_buf_adds(out, "250 2.0.0 Ok\r\n");
-        return 0;
-    }
-    if (IS("HELO") || IS("EHLO"))
-        return bad(l, out, "500 5.5.1 This is LMTP: LHLO (RFC 2033)\r\n");
+    if (IS("LHLO"))
+        return on_lhlo(l, out);
     if (IS("MAIL"))
         return on_mail(l, args, out);
     if (IS("RCPT"))
         return on_rcpt(l, args, out);
-    if (IS("DATA")) {
-        if (l->state != LS_RCPT)
-            return bad(l, out, "503 5.5.1 RCPT first\r\n");
-        l->state = LS_DATA;
-        td_buf_adds(out, "354 End with a dot\r\n");
+    if (IS("DATA"))
+        return on_data(l, out);
+    if (IS("QUIT")) {
+        say(l, out, "221 2.0.0 Bye\r\n");
+        return -1;
+    }
+    if (IS("RSET") && l->state > LS_READY)
+        forget(l);
+    if (IS("NOOP") || IS("RSET")) {
+        say(l, out, "250 2.0.0 Ok\r\n");
         return 0;
     }
+    if (IS("HELO") || IS("EHLO"))
+        return bad(l, out, "500 5.5.1 This is LMTP: LHLO (RFC 2033)\r\n");
 #undef IS
     return bad(l, out, "500 5.5.2 What?\r\n");
 }
 
+/* ---- the message ---- */
+
 /* The dot has come. */
 static void message_end(struct lmtp *l, struct td_buf *out)
 {
-    if (l->too_long) {
-        for (size_t i = 0; i < l->recipients; i++)
-            td_buf_adds(out, "552 5.3.4 Too long\r\n");
-        forget(l);
+    const char *no = l->received > LMTP_MESSAGE_MAX ? "552 5.3.4 Too long\r\n" : l->no_memory ? "451 4.3.0 No memory\r\n" : NULL;
+
+    if (!no) {
+        l->state = LS_WAIT;
+        l->ops->message(l->user);
         return;
     }
-    l->state = LS_WAIT;
-    l->ops->message(l->user);
+    for (size_t i = 0; i < l->recipients; i++)
+        say(l, out, no);
+    forget(l);
 }
 
-static void content_line(struct lmtp *l, const char *line, size_t len, struct td_buf *out)
+static void keep(struct lmtp *l, const char *data, size_t len)
 {
-    if (len == 1 && line[0] == '.') {
-        message_end(l, out);
-        return;
+    size_t room = l->content.limit - l->content.len;
+
+    /* Counted up to one past the limit only, so that no client can make it wrap. */
+    l->received = len > LMTP_MESSAGE_MAX - l->received || l->received > LMTP_MESSAGE_MAX ? LMTP_MESSAGE_MAX + 1ul : l->received + len;
+    if (len > room) {
+        len = room;
+        l->cut = true;
     }
-    if (len && line[0] == '.') {
+    if (len && td_buf_add(&l->content, data, len) < 0)
+        l->no_memory = true;
+}
+
+/* A line of the message, or (ended false) a first or further piece of a very long one. */
+static void content_line(struct lmtp *l, const char *line, size_t len, bool ended, struct td_buf *out)
+{
+    if (!l->mid_line && len && line[0] == '.') {
+        if (ended && len == 1) {
+            message_end(l, out);
+            return;
+        }
         line++;
         len--;
     }
-    if (!l->too_long && (td_buf_add(&l->content, line, len) < 0 || td_buf_adds(&l->content, "\r\n") < 0)) {
-        l->too_long = true;
-        td_buf_clear(&l->content);
-    }
+    keep(l, line, len);
+    if (ended)
+        keep(l, "\r\n", 2);
+    l->mid_line = !ended;
 }
 
-/* Lines end with CRLF alone: a bare LF must not end a message (smuggling). */
+/* ---- bytes ---- */
+
+/* There is no line end among the `left` bytes at hand. @return bytes used */
+static size_t no_line_yet(struct lmtp *l, const char *at, size_t left, struct td_buf *out, int *rc)
+{
+    if (left <= LMTP_LINE_MAX)
+        return 0;
+    if (l->state != LS_DATA) {
+        say(l, out, "500 5.5.2 Line too long\r\n");
+        *rc = -1;
+        return 0;
+    }
+    left -= at[left - 1] == '\r'; /* its LF may be next */
+    content_line(l, at, left, false, out);
+    return left;
+}
+
 static int run(struct lmtp *l, struct td_buf *out)
 {
     size_t used = 0;
     int rc = 0;
 
-    while (rc == 0 && l->state != LS_WAIT) {
-        char *at = l->input.data ? l->input.data + used : NULL;
-        size_t left = l->input.len - used;
-        char *end = left ? memmem(at, left, "\r\n", 2) : NULL;
+    while (rc == 0 && l->state != LS_WAIT && used < l->input.len) {
+        char *at = l->input.data + used;
+        size_t left = l->input.len - used, n;
+        char *end = memmem(at, left, "\r\n", 2);
 
         if (!end) {
-            if (l->state != LS_DATA && left > LMTP_LINE_MAX) {
-                td_buf_adds(out, "500 5.5.2 Line too long\r\n");
-                rc = -1;
-            } else if (left >= l->input.limit) {
-                rc = -1; /* a line of a message as long as our whole buffer */
-            }
+            used += no_line_yet(l, at, left, out, &rc);
             break;
         }
-        *end = '\0';
-        if (l->state == LS_DATA)
-            content_line(l, at, (size_t)(end - at), out);
-        else if (end - at > LMTP_LINE_MAX || strlen(at) != (size_t)(end - at))
-            rc = bad(l, out, "500 5.5.2 Not a command\r\n");
-        else
-            rc = command(l, at, out);
-        used = (size_t)(end + 2 - l->input.data);
+        n = (size_t)(end - at);
+        used += n + 2;
+        if (l->state == LS_DATA) {
+            content_line(l, at, n, true, out);
+        } else {
+            *end = '\0';
+            rc = n > LMTP_LINE_MAX || strlen(at) != n ? bad(l, out, "500 5.5.2 Not a command\r\n") : command(l, at, out);
+        }
+        if (l->unsaid)
+            rc = -1;
     }
     td_buf_consume(&l->input, used);
     return rc;
@@ -216,20 +280,18 @@ static int run(struct lmtp *l, struct td_buf *out)
 int lmtp_feed(struct lmtp *l, const char *data, size_t len, struct td_buf *out)
 {
     if (l->state == LS_GREET) {
-        td_buf_printf(out, "220 %s LMTP Tandem\r\n", l->host);
+        if (td_buf_printf(out, "220 %s LMTP Tandem\r\n", l->host) < 0)
+            return -1;
         l->state = LS_GREETED;
     }
     while (len) {
-        size_t n = l->input.limit - l->input.len < len ? l->input.limit - l->input.len : len;
+        size_t room = l->input.limit - l->input.len, n = room < len ? room : len;
 
-        if (n == 0) /* the client sends on while it waits for replies: more than we keep */
-            return -1;
-        if (td_buf_add(&l->input, data, n) < 0)
+        /* No room: the client sends on while it waits for replies, more than we keep. */
+        if (n == 0 || td_buf_add(&l->input, data, n) < 0 || run(l, out) < 0)
             return -1;
         data += n;
         len -= n;
-        if (run(l, out) < 0)
-            return -1;
     }
     return 0;
 }
@@ -238,7 +300,9 @@ int lmtp_answer(struct lmtp *l, bool taken, struct td_buf *out)
 {
     if (l->state != LS_WAIT)
         return -1;
-    td_buf_adds(out, taken ? "250 2.0.0 Ok\r\n" : "451 4.3.0 Try again later\r\n");
+    say(l, out, taken ? "250 2.0.0 Ok\r\n" : "451 4.3.0 Try again later\r\n");
+    if (l->unsaid)
+        return -1;
     if (++l->answered < l->recipients)
         return 0;
     forget(l);
@@ -268,4 +332,9 @@ const char *lmtp_sender(const struct lmtp *l)
 const struct td_buf *lmtp_content(const struct lmtp *l)
 {
     return &l->content;
+}
+
+bool lmtp_cut(const struct lmtp *l)
+{
+    return l->cut;
 }

@@ -8,7 +8,9 @@
 
 #include "tandem/log.h"
 
-enum { SESSIONS_MAX = 200, IDLE_MS = 300000 };
+enum { IDLE_MS = 300000 /* RFC 5321 s.4.5.3.2.7 */, LAST_WORDS_MS = 5000, OUT_MAX = 64 * 1024 };
+
+#define GOING "421 4.3.2 Going down\r\n"
 
 enum answer { ANSWER_NONE = 0, ANSWER_TAKEN, ANSWER_LATER };
 
@@ -22,7 +24,8 @@ struct lmtp_session {
     enum answer answer[LMTP_RCPT_MAX];
     size_t told, owed; /* recipients answered to the client; answers still to come from the service */
     unsigned handles;  /* open libuv handles */
-    bool closing;
+    bool inside;       /* the dialogue runs: answers are kept until it has returned */
+    bool ending, closing; /* the last words are on their way; handles are closing */
     char peer[64];
     char buffer[16384];
 };
@@ -80,6 +83,13 @@ static void session_close(struct lmtp_session *s)
     uv_close((uv_handle_t *)&s->timer, on_handle_closed);
 }
 
+static void on_idle(uv_timer_t *timer)
+{
+    session_close(timer->data);
+}
+
+/* ---- writing ---- */
+
 struct write {
     uv_write_t req;
     struct lmtp_session *session;
@@ -97,20 +107,25 @@ static void on_written(uv_write_t *req, int status)
     free(w);
 }
 
+/* Takes the memory of out. */
 static void session_send(struct lmtp_session *s, struct td_buf *out, bool last)
 {
     struct write *w;
     uv_buf_t buf;
     size_t len;
 
-    if (s->closing || (!out->len && !last))
+    if (s->closing || s->ending || (!out->len && !last))
         return;
+    s->ending = last;
     w = calloc(1, sizeof(*w));
-    if (!w || !out->len) {
+    /* Nothing to say, or a client that sends and does not read. */
+    if (!w || !out->len || uv_stream_get_write_queue_size((uv_stream_t *)&s->tcp) > OUT_MAX) {
         free(w);
         session_close(s);
         return;
     }
+    if (last)
+        uv_timer_start(&s->timer, on_idle, LAST_WORDS_MS, 0);
     w->session = s;
     w->last = last;
     w->data = td_buf_take(out, &len);
@@ -122,39 +137,40 @@ static void session_send(struct lmtp_session *s, struct td_buf *out, bool last)
     }
 }
 
-static void on_idle(uv_timer_t *timer)
+static void session_end(struct lmtp_session *s, const char *reply)
 {
-    session_close(timer->data);
-}
+    struct td_buf out = TD_BUF_INIT(OUT_MAX);
 
-static void feed(struct lmtp_session *s, const char *data, size_t len)
-{
-    struct td_buf out = TD_BUF_INIT(65536);
-    int rc = lmtp_feed(s->lmtp, data, len, &out);
-
-    session_send(s, &out, rc < 0);
+    td_buf_adds(&out, reply);
+    session_send(s, &out, true);
     td_buf_release(&out);
 }
 
-static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+/* ---- the dialogue ---- */
+
+/* Bytes from the client, then the answers that are there, in order. Either may bring a further message (which sets told
+ * and answer anew) and answers to it at once; the dialogue is never entered from inside itself. */
+static void session_run(struct lmtp_session *s, const char *data, size_t len)
 {
-    struct lmtp_session *s = handle->data;
+    struct td_buf out = TD_BUF_INIT(OUT_MAX);
+    int rc;
 
-    (void)suggested;
-    *buf = uv_buf_init(s->buffer, sizeof(s->buffer));
-}
-
-static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
-{
-    struct lmtp_session *s = stream->data;
-
-    if (n < 0) {
-        session_close(s);
+    if (s->inside || s->closing || s->ending)
         return;
+    s->inside = true;
+    rc = lmtp_feed(s->lmtp, data, len, &out);
+    while (rc == 0 && lmtp_waiting(s->lmtp) && s->answer[s->told] != ANSWER_NONE) {
+        bool taken = s->answer[s->told++] == ANSWER_TAKEN;
+
+        rc = lmtp_answer(s->lmtp, taken, &out);
     }
-    uv_timer_start(&s->timer, on_idle, IDLE_MS, 0);
-    if (n > 0)
-        feed(s, buf->base, (size_t)n);
+    s->inside = false;
+    if (rc == 0 && s->server->stopped && !s->owed) {
+        td_buf_adds(&out, GOING);
+        rc = -1;
+    }
+    session_send(s, &out, rc < 0);
+    td_buf_release(&out);
 }
 
 static bool on_recipient(void *user, const char *address)
@@ -178,24 +194,12 @@ static void on_message(void *user)
 
 void lmtp_session_answer(struct lmtp_session *s, size_t recipient, bool taken)
 {
-    struct td_buf out = TD_BUF_INIT(65536);
-    size_t n = lmtp_recipient_count(s->lmtp);
-    int rc = 0;
-
     s->answer[recipient] = taken ? ANSWER_TAKEN : ANSWER_LATER;
     s->owed--;
-    while (!s->closing && rc == 0 && s->told < n && s->answer[s->told] != ANSWER_NONE) {
-        size_t at = s->told++;
-
-        /* After the last one the dialogue reads on and may begin the next message, which resets told and n. */
-        rc = lmtp_answer(s->lmtp, s->answer[at] == ANSWER_TAKEN, &out);
-        if (at + 1 == n)
-            break;
-    }
-    session_send(s, &out, rc < 0);
-    td_buf_release(&out);
     if (s->closing)
         session_release(s);
+    else
+        session_run(s, NULL, 0);
 }
 
 const struct lmtp *lmtp_session_dialogue(const struct lmtp_session *s)
@@ -206,6 +210,30 @@ const struct lmtp *lmtp_session_dialogue(const struct lmtp_session *s)
 const char *lmtp_session_peer(const struct lmtp_session *s)
 {
     return s->peer;
+}
+
+/* ---- reading ---- */
+
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+{
+    struct lmtp_session *s = handle->data;
+
+    (void)suggested;
+    *buf = uv_buf_init(s->buffer, sizeof(s->buffer));
+}
+
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
+{
+    struct lmtp_session *s = stream->data;
+
+    if (n < 0) {
+        session_close(s);
+        return;
+    }
+    if (!s->ending)
+        uv_timer_start(&s->timer, on_idle, IDLE_MS, 0);
+    if (n > 0)
+        session_run(s, buf->base, (size_t)n);
 }
 
 static void peer_name(struct lmtp_session *s)
@@ -239,27 +267,37 @@ static void on_connection(uv_stream_t *stream, int status)
     uv_timer_init(server->loop, &s->timer);
     s->tcp.data = s->timer.data = s;
     s->handles = 2;
-    if (uv_accept(stream, (uv_stream_t *)&s->tcp) < 0 || !s->lmtp || server->count > SESSIONS_MAX) {
+    if (uv_accept(stream, (uv_stream_t *)&s->tcp) < 0 || !s->lmtp) {
         session_close(s);
+        return;
+    }
+    if (server->count > LMTP_SESSIONS_MAX) {
+        session_end(s, "421 4.3.2 Too many sessions\r\n");
         return;
     }
     peer_name(s);
     uv_timer_start(&s->timer, on_idle, IDLE_MS, 0);
     uv_read_start((uv_stream_t *)&s->tcp, on_alloc, on_read);
-    feed(s, NULL, 0);
+    session_run(s, NULL, 0);
 }
 
 static int resolve(const char *listen, struct sockaddr_storage *ret, struct td_err *reterr)
 {
-    const char *colon = strrchr(listen, ':');
+    const char *colon = strrchr(listen, ':'), *from = listen;
     struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM}, *found = NULL;
     char host[256];
+    size_t len;
     int rc;
 
     if (!colon || (size_t)(colon - listen) >= sizeof(host))
         return td_fail(reterr, TD_ECONFIG, "bounce.lmtp_listen: host:port is wanted");
-    memcpy(host, listen, (size_t)(colon - listen));
-    host[colon - listen] = '\0';
+    len = (size_t)(colon - listen);
+    if (len >= 2 && from[0] == '[' && from[len - 1] == ']') {
+        from++;
+        len -= 2;
+    }
+    memcpy(host, from, len);
+    host[len] = '\0';
     rc = getaddrinfo(host[0] ? host : NULL, colon + 1, &hints, &found);
     if (rc != 0)
         return td_fail(reterr, TD_ECONFIG, "bounce.lmtp_listen: %s", gai_strerror(rc));
@@ -301,13 +339,25 @@ int lmtp_server_new(uv_loop_t *loop, const char *listen, size_t max_bytes, const
     rc = uv_tcp_bind(&server->tcp, (struct sockaddr *)&addr, 0);
     if (rc == 0)
         rc = uv_listen((uv_stream_t *)&server->tcp, 128, on_connection);
-    if (rc < 0) {
+    if (rc < 0) { /* taken, or not ours: an operator must act */
         td_fail(reterr, TD_ECONFIG, "bounce.lmtp_listen %s: %s", listen, uv_strerror(rc));
         lmtp_server_free(server);
         return TD_ECONFIG;
     }
     *ret = server;
     return TD_OK;
+}
+
+int lmtp_server_port(const struct lmtp_server *server)
+{
+    struct sockaddr_storage addr;
+    char port[8];
+    int len = sizeof(addr);
+
+    if (uv_tcp_getsockname(&server->tcp, (struct sockaddr *)&addr, &len) < 0 ||
+        getnameinfo((struct sockaddr *)&addr, (socklen_t)len, NULL, 0, port, sizeof(port), NI_NUMERICSERV) != 0)
+        return -1;
+    return (int)strtol(port, NULL, 10);
 }
 
 void lmtp_server_stop(struct lmtp_server *server)
@@ -318,7 +368,7 @@ void lmtp_server_stop(struct lmtp_server *server)
     uv_close((uv_handle_t *)&server->tcp, on_server_closed);
     for (struct lmtp_session *s = server->sessions; s; s = s->next)
         if (!s->owed)
-            session_close(s);
+            session_end(s, GOING);
 }
 
 void lmtp_server_free(struct lmtp_server *server)

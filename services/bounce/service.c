@@ -1,5 +1,6 @@
 /* bounce: what comes back. The front takes reports over LMTP and writes them to mail.feedback before it answers, so that a
- * crash loses none; the back (settle.c) reads them from there and decides. */
+ * crash loses none; the back (settle.c) reads them from there and decides. Two or more processes share both: any of them may
+ * take a report, and the group gives each its partitions of mail.feedback. */
 #include "service.h"
 
 #include <stdio.h>
@@ -17,8 +18,13 @@
 
 #include "tandem/internal/v1/feedback.pb-c.h"
 
-enum { BUSY_MAX = 500, BUSY_LOW = 250, LANES_MAX = 256, SPAN = 1 << 16 };
-
+enum {
+    BUSY_MAX = 500, /* reports under way: intake stops here and goes on at BUSY_LOW */
+    BUSY_LOW = 250,
+    LANES_MAX = 256,
+    SPAN = 1 << 16, /* a lane is paused when so much has been read past its oldest open report */
+    FLUSH_MS = 5000,
+};
 
 struct bounce {
     struct td_app *app;
@@ -29,8 +35,8 @@ struct bounce {
     struct lmtp_server *server;
     struct settle *settle;
     struct td_watermark *lane[LANES_MAX]; /* of mail.feedback, by partition; NULL: not ours */
-    bool held, revoking;
-    struct td_metric *taken, *refused;
+    bool failed;
+    struct td_metric *taken, *cut, *refused;
 };
 
 /* ---- front ---- */
@@ -73,16 +79,26 @@ struct taking {
     size_t recipient;
 };
 
+/* The first reason is enough: the process is on its way out. */
+static void fail(struct bounce *b, const struct td_err *err)
+{
+    if (!b->failed)
+        td_app_fail(b->app, err);
+    b->failed = true;
+}
+
 static void on_written(void *user, int64_t offset, const struct td_err *err)
 {
     struct taking *t = user;
 
     (void)offset;
     if (err)
-        td_log(TD_WARN, "report.not_taken", "why=\"%s\"", err->text);
+        td_log(TD_WARN, "report.not_taken", "code=%s why=\"%s\"", td_code_name(err->code), err->text);
     else
         td_metric_add(t->b->taken, 1);
     lmtp_session_answer(t->session, t->recipient, !err);
+    if (err && err->code == TD_EFATAL)
+        fail(t->b, err);
     free(t);
 }
 
@@ -92,51 +108,41 @@ static void on_message(void *user, struct lmtp_session *session, size_t recipien
     const struct lmtp *dialogue = lmtp_session_dialogue(session);
     Tandem__Internal__V1__Feedback msg = TANDEM__INTERNAL__V1__FEEDBACK__INIT;
     struct taking *t = malloc(sizeof(*t));
+    struct td_err err = {TD_ENOMEM, "no memory for a report"};
     void *packed;
     size_t len;
+    int rc = TD_ENOMEM;
 
     msg.source = TANDEM__INTERNAL__V1__FEEDBACK_SOURCE__FEEDBACK_SOURCE_MAIL;
     msg.received_at_unix_ms = td_wall_ms();
     msg.envelope_recipient = (char *)(uintptr_t)lmtp_recipient(dialogue, recipient);
     msg.envelope_sender = (char *)(uintptr_t)lmtp_sender(dialogue);
     msg.raw = (ProtobufCBinaryData){lmtp_content(dialogue)->len, (uint8_t *)lmtp_content(dialogue)->data};
+    msg.truncated = lmtp_cut(dialogue);
     msg.peer = (char *)(uintptr_t)lmtp_session_peer(session);
     packed = td_pb_write(&msg.base, &len);
-    if (t)
+    if (t && packed) {
         *t = (struct taking){b, session, recipient};
-    if (!t || !packed || td_kafka_out_send(b->out, TD_T_FEEDBACK, -1, msg.envelope_recipient, strlen(msg.envelope_recipient), packed,
-                                           len, NULL, 0, on_written, t, NULL) < 0) {
-        free(t);
-        lmtp_session_answer(session, recipient, false);
+        rc = td_kafka_out_send(b->out, TD_T_FEEDBACK, -1, msg.envelope_recipient, strlen(msg.envelope_recipient), packed, len, NULL,
+                               0, on_written, t, &err);
     }
     free(packed);
+    if (rc == TD_OK) {
+        td_metric_add(b->cut, msg.truncated);
+        return;
+    }
+    td_log(TD_WARN, "report.not_taken", "code=%s why=\"%s\"", td_code_name(err.code), err.text);
+    lmtp_session_answer(session, recipient, false);
+    if (rc == TD_EFATAL)
+        fail(b, &err);
+    free(t);
 }
 
 /* ---- back ---- */
 
 static struct td_watermark *lane_of(struct bounce *b, struct td_lane id)
 {
-    return id.partition < LANES_MAX ? b->lane[id.partition] : NULL;
-}
-
-static void hold(struct bounce *b, bool on)
-{
-    if (b->held == on)
-        return;
-    b->held = on;
-    td_kafka_in_hold(b->in, on);
-}
-
-static void on_record(void *user, const struct td_record *rec)
-{
-    struct bounce *b = user;
-    struct td_watermark *lane = lane_of(b, rec->lane);
-
-    if (!lane || b->revoking || !td_watermark_begin(lane, rec->offset))
-        return;
-    settle_record(b->settle, rec);
-    if (settle_busy(b->settle) >= BUSY_MAX || td_watermark_spread(lane) > SPAN / 2)
-        hold(b, true);
+    return id.partition >= 0 && id.partition < LANES_MAX ? b->lane[id.partition] : NULL;
 }
 
 static void lanes_free(struct bounce *b)
@@ -147,14 +153,18 @@ static void lanes_free(struct bounce *b)
     }
 }
 
-static void revoked_check(struct bounce *b)
+static void on_record(void *user, const struct td_record *rec)
 {
-    if (!b->revoking || settle_busy(b->settle))
+    struct bounce *b = user;
+    struct td_watermark *lane = lane_of(b, rec->lane);
+
+    if (!lane || !td_watermark_begin(lane, rec->offset))
         return;
-    b->revoking = false;
-    lanes_free(b);
-    hold(b, false);
-    td_kafka_in_revoke_done(b->in);
+    settle_record(b->settle, rec);
+    if (settle_busy(b->settle) >= BUSY_MAX)
+        td_kafka_in_hold(b->in, true);
+    if (!td_watermark_room(lane))
+        td_kafka_in_pause(b->in, rec->lane);
 }
 
 static void on_settled(void *user, struct td_lane id, int64_t offset)
@@ -162,13 +172,19 @@ static void on_settled(void *user, struct td_lane id, int64_t offset)
     struct bounce *b = user;
     struct td_watermark *lane = lane_of(b, id);
 
-    if (lane) {
-        td_watermark_done(lane, offset);
-        td_kafka_in_commit(b->in, id, td_watermark_next(lane));
-        if (settle_busy(b->settle) <= BUSY_LOW && td_watermark_spread(lane) <= SPAN / 2)
-            hold(b, false);
-    }
-    revoked_check(b);
+    if (!lane)
+        return;
+    td_watermark_done(lane, offset);
+    td_kafka_in_commit(b->in, id, td_watermark_next(lane));
+    if (td_watermark_room(lane))
+        td_kafka_in_resume(b->in, id);
+    if (settle_busy(b->settle) <= BUSY_LOW)
+        td_kafka_in_hold(b->in, false);
+}
+
+static void on_settle_fatal(void *user, const struct td_err *err)
+{
+    fail(user, err);
 }
 
 static void on_assigned(void *user, const struct td_lane *lanes, const int64_t *offsets, size_t count)
@@ -177,14 +193,27 @@ static void on_assigned(void *user, const struct td_lane *lanes, const int64_t *
 
     (void)offsets;
     for (size_t i = 0; i < count; i++) {
-        struct td_watermark *wm = lanes[i].partition < LANES_MAX ? td_watermark_new(SPAN) : NULL;
+        int32_t partition = lanes[i].partition;
 
-        if (!wm) {
-            td_app_fail(b->app, &(struct td_err){TD_ENOMEM, "no memory for a lane"});
+        if (partition >= LANES_MAX) {
+            fail(b, &(struct td_err){TD_ECONFIG, "mail.feedback has more than 256 partitions"});
             return;
         }
-        b->lane[lanes[i].partition] = wm;
+        b->lane[partition] = td_watermark_new(SPAN);
+        if (!b->lane[partition]) {
+            fail(b, &(struct td_err){TD_ENOMEM, "no memory for a lane"});
+            return;
+        }
     }
+}
+
+static void on_drained(void *user)
+{
+    struct bounce *b = user;
+
+    lanes_free(b);
+    td_kafka_in_hold(b->in, false);
+    td_kafka_in_revoke_done(b->in);
 }
 
 static void on_revoked(void *user, const struct td_lane *lanes, size_t count, bool lost)
@@ -193,17 +222,14 @@ static void on_revoked(void *user, const struct td_lane *lanes, size_t count, bo
 
     (void)lanes;
     (void)count;
-    (void)lost;
-    b->revoking = true;
-    settle_forget(b->settle); /* what waits for Redis is read again by the next owner */
-    revoked_check(b);
+    if (lost) /* somebody else has them already */
+        settle_forget(b->settle);
+    settle_drain(b->settle, on_drained);
 }
 
 static void on_fatal(void *user, const struct td_err *err)
 {
-    struct bounce *b = user;
-
-    td_app_fail(b->app, err);
+    fail(user, err);
 }
 
 /* ---- life ---- */
@@ -214,12 +240,12 @@ static void bounce_free(void *state)
 
     if (!b)
         return;
+    lanes_free(b); /* what still gets done below is committed by nobody */
     td_kafka_in_free(b->in);
     td_redis_free(b->redis);
-    td_kafka_out_free(b->out, 5000);
+    td_kafka_out_free(b->out, FLUSH_MS); /* LMTP clients get their answers */
     lmtp_server_free(b->server);
     settle_free(b->settle);
-    lanes_free(b);
     free(b);
 }
 
@@ -227,6 +253,7 @@ static int bounce_open(struct bounce *b, struct td_err *reterr)
 {
     static const struct td_kafka_in_ops in_ops = {on_record, on_assigned, on_revoked, on_fatal};
     static const struct lmtp_server_ops server_ops = {on_recipient, on_message};
+    static const struct settle_ops settle_ops = {on_settled, on_settle_fatal};
     static const enum td_topic_id topics[] = {TD_T_FEEDBACK};
     const struct td_settings *s = b->settings;
     uv_loop_t *loop = b->app->loop;
@@ -236,7 +263,7 @@ static int bounce_open(struct bounce *b, struct td_err *reterr)
     if (rc == TD_OK)
         rc = td_kafka_out_new(loop, s, b->app->metrics, &b->out, reterr);
     if (rc == TD_OK)
-        rc = settle_new(loop, s, b->app->metrics, b->redis, b->out, on_settled, b, &b->settle, reterr);
+        rc = settle_new(loop, s, b->app->metrics, b->redis, b->out, &settle_ops, b, &b->settle, reterr);
     if (rc == TD_OK)
         rc = lmtp_server_new(loop, s->bounce_lmtp_listen, (size_t)s->bounce_max_message_bytes, &server_ops, b, &b->server, reterr);
     if (rc == TD_OK)
@@ -257,8 +284,9 @@ static int bounce_start(struct td_app *app, void **ret_state, struct td_err *ret
         return td_fail(reterr, TD_ENOMEM, "bounce");
     b->app = app;
     b->settings = s;
-    b->taken = td_metric(app->metrics, TD_COUNTER, "tandem_bounce_reports_total", "Mails taken over LMTP", "");
-    b->refused = td_metric(app->metrics, TD_COUNTER, "tandem_bounce_refused_total", "LMTP recipients that are no return path of ours", "");
+    b->taken = td_metric(app->metrics, TD_COUNTER, "tandem_bounce_reports_total", "Mails taken over LMTP.", "");
+    b->cut = td_metric(app->metrics, TD_COUNTER, "tandem_bounce_reports_cut_total", "Of those, mails longer than bounce.max_message.", "");
+    b->refused = td_metric(app->metrics, TD_COUNTER, "tandem_bounce_refused_total", "LMTP recipients that are no return path of ours.", "");
     rc = bounce_open(b, reterr);
     if (rc < 0) {
         bounce_free(b);
