@@ -8,6 +8,7 @@
 #include "tandem/clock.h"
 
 #define READ_BYTES 8192
+#define WRITE_BUDGET (256 * 1024) /* then the loop sees to the others, and to what this relay has to say meanwhile */
 #define QUIT_WAIT_MS 2000 /* how long a relay may take to say good-bye */
 
 struct connection {
@@ -188,6 +189,7 @@ static void read_all(struct connection *conn)
 
 static void write_all(struct connection *conn)
 {
+    size_t budget = WRITE_BUDGET;
     const char *data;
     size_t len;
 
@@ -207,6 +209,11 @@ static void write_all(struct connection *conn)
             return;
         }
         smtp_transaction_wrote(conn->tx, n, td_mono_us());
+        if (n >= budget) {
+            conn->wants_write = true;
+            return;
+        }
+        budget -= n;
     }
 }
 

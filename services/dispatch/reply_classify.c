@@ -35,6 +35,11 @@ struct rule {
 
 /* Amazon SES developer guide, "SMTP issues" and "sending quota errors"; AuthSMTP's 443. */
 static const struct rule provider_rules[] = {
+    /* Before SES's "554 Access denied", whose words they contain. */
+    {ANY, 5, NULL, "relay access denied",                   RELAY(HEALTH_HARD, "down.relaying_denied")},
+    {ANY, 5, NULL, "relaying denied",                       RELAY(HEALTH_HARD, "down.relaying_denied")},
+    {ANY, 5, NULL, "not permitted to relay",                RELAY(HEALTH_HARD, "down.relaying_denied")},
+    {RCPT_LIKE, 5, NULL, "recipient address rejected: access denied", REFUSE("reply.mailbox_unknown")}, /* Microsoft */
     {ANY,  0, NULL, "timeout waiting for data from client", CONNECTION_RETRY("connection.idle_closed")},
     {ANY,  0, NULL, "too many concurrent smtp connections", RELAY(HEALTH_CONNECTIONS, "overloaded.connections")},
     {ANY,  0, NULL, "maximum sending rate exceeded",        RELAY(HEALTH_SOFT, "overloaded.rate")},
@@ -74,9 +79,6 @@ static const struct rule phrase_rules[] = {
     {ANY,   4, NULL, "throttl",                    RELAY(HEALTH_SOFT, "overloaded.rate")},
     {ANY,   0, NULL, "account suspended",          RELAY(HEALTH_PAUSED, "down.paused")},
     {ANY,   0, NULL, "account disabled",           RELAY(HEALTH_PAUSED, "down.paused")},
-    {ANY,   5, NULL, "relay access denied",        RELAY(HEALTH_HARD, "down.relaying_denied")},
-    {ANY,   5, NULL, "relaying denied",            RELAY(HEALTH_HARD, "down.relaying_denied")},
-    {ANY,   5, NULL, "not permitted to relay",     RELAY(HEALTH_HARD, "down.relaying_denied")},
     {ANY,   5, NULL, "authentication required",    RELAY(HEALTH_FATAL, "down.auth")},
 };
 

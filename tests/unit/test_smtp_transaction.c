@@ -1,0 +1,578 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "smtp_content.h"
+#include "smtp_transaction.h"
+
+#define LENGTH(array) (sizeof(array) / sizeof((array)[0]))
+
+static const char content[] = "Subject: x\r\n\r\n.a\r\nb\r\n";
+static const char on_wire[] = "Subject: x\r\n\r\n..a\r\nb\r\n.\r\n";
+static const char envelope[] = "MAIL FROM:<from@a.example>\r\nRCPT TO:<to@b.example>\r\nDATA\r\n";
+
+struct talk {
+    struct smtp_transaction *tx;
+    struct slice slice;
+    struct smtp_mail mail;
+    uint64_t now_us;
+};
+
+static void talk_begin(struct talk *talk, bool pipelining)
+{
+    struct smtp_offer offer = {.pipelining = pipelining};
+
+    talk->tx = smtp_transaction_new(&offer);
+    talk->slice = (struct slice){content, sizeof(content) - 1};
+    talk->mail = (struct smtp_mail){"from@a.example", "to@b.example", &talk->slice, 1, "first"};
+    talk->now_us = 1000;
+    assert_non_null(talk->tx);
+}
+
+static void start(struct talk *talk, const char *name)
+{
+    struct attempt_result result;
+
+    talk->mail.user = (void *)(uintptr_t)name;
+    assert_true(smtp_transaction_room(talk->tx));
+    assert_int_equal(smtp_transaction_start(talk->tx, &talk->mail, &result), 1);
+}
+
+/* What goes out now must be exactly this. */
+static void writes(struct talk *talk, const char *expected)
+{
+    const char *data;
+    size_t n = smtp_transaction_out(talk->tx, &data);
+
+    assert_int_equal(n, strlen(expected));
+    assert_memory_equal(data, expected, n);
+    smtp_transaction_wrote(talk->tx, n, talk->now_us);
+    assert_int_equal(smtp_transaction_out(talk->tx, &data), 0);
+}
+
+static void hears(struct talk *talk, const char *bytes)
+{
+    talk->now_us += 1000;
+    smtp_transaction_in(talk->tx, bytes, strlen(bytes), talk->now_us);
+}
+
+static struct attempt_result result_of(struct talk *talk, const char *name, enum attempt_kind kind, enum smtp_phase phase)
+{
+    struct attempt_result result;
+    void *user;
+
+    assert_true(smtp_transaction_result(talk->tx, &user, &result));
+    assert_string_equal(user, name);
+    assert_string_equal(attempt_kind_name(result.kind), attempt_kind_name(kind));
+    assert_string_equal(smtp_phase_name(result.phase), smtp_phase_name(phase));
+    return result;
+}
+
+static void no_result(struct talk *talk)
+{
+    assert_false(smtp_transaction_has_result(talk->tx));
+}
+
+static void lock_step_asks_one_thing_at_a_time(void **unused)
+{
+    struct talk talk;
+    struct attempt_result result;
+
+    (void)unused;
+    talk_begin(&talk, false);
+    for (int i = 0; i < 2; i++) {
+        start(&talk, "first");
+        assert_false(smtp_transaction_room(talk.tx));
+        writes(&talk, "MAIL FROM:<from@a.example>\r\n");
+        assert_int_equal(smtp_transaction_wait(talk.tx), SMTP_WAIT_COMMAND);
+        hears(&talk, "250 ok\r\n");
+        writes(&talk, "RCPT TO:<to@b.example>\r\n");
+        hears(&talk, "250 ok\r\n");
+        writes(&talk, "DATA\r\n");
+        assert_int_equal(smtp_transaction_wait(talk.tx), SMTP_WAIT_DATA);
+        hears(&talk, "354 go\r\n");
+        writes(&talk, on_wire);
+        assert_int_equal(smtp_transaction_wait(talk.tx), SMTP_WAIT_FINAL);
+        hears(&talk, "250 2.0.0 Ok id-1\r\n");
+        result = result_of(&talk, "first", ATTEMPT_ACCEPTED, PHASE_FINAL);
+        assert_int_equal(result.final_us, 1000);
+        assert_int_equal(result.reused, i > 0);
+        assert_string_equal(result.reply.text, "Ok id-1");
+        assert_true(smtp_transaction_idle(talk.tx));
+        assert_int_equal(smtp_transaction_wait(talk.tx), SMTP_WAIT_NOTHING);
+    }
+    smtp_transaction_free(talk.tx);
+}
+
+static void pipelining_puts_the_next_envelope_behind_the_dot(void **unused)
+{
+    struct talk talk;
+    char both[400];
+
+    (void)unused;
+    talk_begin(&talk, true);
+    start(&talk, "first");
+    assert_false(smtp_transaction_room(talk.tx));
+    writes(&talk, envelope);
+    hears(&talk, "250 ok\r\n250 ok\r\n354 go\r\n");
+    start(&talk, "second");
+    snprintf(both, sizeof(both), "%s%s", on_wire, envelope);
+    writes(&talk, both);
+    hears(&talk, "250 first is in\r\n250 ok\r\n");
+    result_of(&talk, "first", ATTEMPT_ACCEPTED, PHASE_FINAL);
+    no_result(&talk);
+    hears(&talk, "250 ok\r\n354 go\r\n");
+    writes(&talk, on_wire);
+    hears(&talk, "250 second is in\r\n");
+    result_of(&talk, "second", ATTEMPT_ACCEPTED, PHASE_FINAL);
+    smtp_transaction_free(talk.tx);
+}
+
+static void a_refused_recipient_leaves_the_connection_in_step(void **unused)
+{
+    struct talk talk;
+
+    (void)unused;
+    talk_begin(&talk, true);
+    start(&talk, "first");
+    writes(&talk, envelope);
+    hears(&talk, "250 ok\r\n550 5.1.1 no\r\n");
+    result_of(&talk, "first", ATTEMPT_REPLIED, PHASE_RCPT); /* at once, not when the rest is read */
+    start(&talk, "second");
+    hears(&talk, "554 no valid recipients\r\n");
+    writes(&talk, "RSET\r\nMAIL FROM:<from@a.example>\r\nRCPT TO:<to@b.example>\r\nDATA\r\n");
+    hears(&talk, "250 reset\r\n250 ok\r\n250 ok\r\n354 go\r\n");
+    writes(&talk, on_wire);
+    hears(&talk, "250 in\r\n");
+    result_of(&talk, "second", ATTEMPT_ACCEPTED, PHASE_FINAL);
+    smtp_transaction_free(talk.tx);
+}
+
+/* RFC 2920 s.3.1 */
+static void a_354_without_recipients_is_answered_by_a_dot_alone(void **unused)
+{
+    struct talk talk;
+
+    (void)unused;
+    talk_begin(&talk, true);
+    start(&talk, "first");
+    writes(&talk, envelope);
+    hears(&talk, "250 ok\r\n550 5.1.1 no\r\n354 go\r\n");
+    result_of(&talk, "first", ATTEMPT_REPLIED, PHASE_RCPT);
+    writes(&talk, ".\r\n");
+    assert_false(smtp_transaction_idle(talk.tx));
+    hears(&talk, "554 no recipients\r\n");
+    assert_true(smtp_transaction_idle(talk.tx));
+    start(&talk, "second");
+    writes(&talk, envelope);
+    smtp_transaction_free(talk.tx);
+}
+
+static void a_refused_sender_is_one_result_however_many_replies_follow(void **unused)
+{
+    struct talk talk;
+    struct attempt_result result;
+
+    (void)unused;
+    talk_begin(&talk, true);
+    start(&talk, "first");
+    writes(&talk, envelope);
+    hears(&talk, "454 Throttling failure: Maximum sending rate exceeded\r\n503 bad sequence\r\n503 bad sequence\r\n");
+    result = result_of(&talk, "first", ATTEMPT_REPLIED, PHASE_MAIL);
+    assert_int_equal(result.reply.code, 454);
+    no_result(&talk);
+    writes(&talk, "RSET\r\n");
+    hears(&talk, "250 ok\r\n");
+    assert_true(smtp_transaction_idle(talk.tx));
+    smtp_transaction_free(talk.tx);
+}
+
+/* The heart of rule 3: whatever the last write was cut to, the phase says what the relay can have. */
+static void lost_is_unconfirmed_only_when_the_whole_dot_was_handed_over(void **unused)
+{
+    static const enum smtp_end ends[] = {SMTP_END_LOST, SMTP_END_TIMEOUT, SMTP_END_GARBAGE};
+    size_t whole = strlen(on_wire);
+
+    (void)unused;
+    for (size_t e = 0; e < LENGTH(ends); e++)
+        for (size_t n = 0; n <= whole; n++) {
+            struct talk talk;
+            const char *data;
+
+            talk_begin(&talk, true);
+            start(&talk, "first");
+            writes(&talk, envelope);
+            hears(&talk, "250 ok\r\n250 ok\r\n354 go\r\n");
+            assert_int_equal(smtp_transaction_out(talk.tx, &data), whole);
+            smtp_transaction_wrote(talk.tx, n, 5);
+            smtp_transaction_fail(talk.tx, ends[e]);
+            if (n < whole)
+                result_of(&talk, "first", ATTEMPT_NOT_TAKEN, PHASE_BODY);
+            else
+                result_of(&talk, "first", ATTEMPT_UNCONFIRMED, PHASE_FINAL);
+            no_result(&talk);
+            assert_int_equal(smtp_transaction_out(talk.tx, &data), 0); /* nothing more, above all no dot */
+            assert_false(smtp_transaction_room(talk.tx));
+            smtp_transaction_free(talk.tx);
+        }
+}
+
+static void lost_with_two_in_flight_judges_each_by_its_own_phase(void **unused)
+{
+    size_t first = strlen(on_wire), whole = first + strlen(envelope);
+
+    (void)unused;
+    for (size_t n = 0; n <= whole; n++) {
+        struct talk talk;
+        const char *data;
+
+        talk_begin(&talk, true);
+        start(&talk, "first");
+        writes(&talk, envelope);
+        hears(&talk, "250 ok\r\n250 ok\r\n354 go\r\n");
+        start(&talk, "second");
+        assert_int_equal(smtp_transaction_out(talk.tx, &data), whole);
+        smtp_transaction_wrote(talk.tx, n, 5);
+        smtp_transaction_fail(talk.tx, SMTP_END_LOST);
+        result_of(&talk, "first", n < first ? ATTEMPT_NOT_TAKEN : ATTEMPT_UNCONFIRMED, n < first ? PHASE_BODY : PHASE_FINAL);
+        assert_true(result_of(&talk, "second", ATTEMPT_NOT_TAKEN, PHASE_MAIL).reused);
+        no_result(&talk);
+        smtp_transaction_free(talk.tx);
+    }
+}
+
+
+struct row {
+    const char *name;
+    const char *replies; /* after the envelope */
+    enum attempt_kind kind;
+    enum smtp_phase phase;
+    int code;
+    enum smtp_end end;
+};
+
+/* clang-format off */
+static const struct row rows[] = {
+    {"354 to MAIL",        "354 go\r\n",                                  ATTEMPT_NOT_TAKEN, PHASE_MAIL, 0, SMTP_END_GARBAGE},
+    {"334 to RCPT",        "250 ok\r\n334 go\r\n",                        ATTEMPT_NOT_TAKEN, PHASE_RCPT, 0, SMTP_END_GARBAGE},
+    {"250 to DATA",        "250 ok\r\n250 ok\r\n250 ok\r\n",              ATTEMPT_NOT_TAKEN, PHASE_DATA, 0, SMTP_END_GARBAGE},
+    {"garbage",            "250 ok\r\nhello\r\n",                         ATTEMPT_NOT_TAKEN, PHASE_RCPT, 0, SMTP_END_GARBAGE},
+    {"early 250",          "250 ok\r\n250 ok\r\n354 go\r\n250 taken\r\n", ATTEMPT_NOT_TAKEN, PHASE_BODY, 0, SMTP_END_GARBAGE},
+    {"early 552",          "250 ok\r\n250 ok\r\n354 go\r\n552 big\r\n",   ATTEMPT_REPLIED,   PHASE_BODY, 552, SMTP_END_GARBAGE},
+    {"early 421",          "250 ok\r\n250 ok\r\n354 go\r\n421 bye\r\n",   ATTEMPT_REPLIED,   PHASE_BODY, 421, SMTP_END_421},
+    {"421 to MAIL",        "421 bye\r\n",                                 ATTEMPT_REPLIED,   PHASE_MAIL, 421, SMTP_END_421},
+    {"421 to RCPT",        "250 ok\r\n421 bye\r\n",                       ATTEMPT_REPLIED,   PHASE_RCPT, 421, SMTP_END_421},
+    {"421 to DATA",        "250 ok\r\n250 ok\r\n421 bye\r\n",             ATTEMPT_REPLIED,   PHASE_DATA, 421, SMTP_END_421},
+    {"451 4.4.2 to MAIL",  "451 4.4.2 Timeout waiting for data\r\n",      ATTEMPT_REPLIED,   PHASE_MAIL, 451, SMTP_END_421},
+    {"refused, then 250",  "250 ok\r\n550 no\r\n250 what\r\n",            ATTEMPT_REPLIED,   PHASE_RCPT, 550, SMTP_END_GARBAGE},
+    {"refused, then lost", "250 ok\r\n550 no\r\n421 bye\r\n",             ATTEMPT_REPLIED,   PHASE_RCPT, 550, SMTP_END_421},
+};
+/* clang-format on */
+
+static void a_reply_that_cannot_belong_ends_the_connection(void **unused)
+{
+    (void)unused;
+    for (size_t i = 0; i < LENGTH(rows); i++)
+        for (size_t cut = 0; cut < strlen(rows[i].replies); cut++) { /* in two pieces, at every place */
+            struct talk talk;
+            struct attempt_result result;
+
+            talk_begin(&talk, true);
+            start(&talk, "first");
+            writes(&talk, envelope);
+            smtp_transaction_in(talk.tx, rows[i].replies, cut, 1);
+            smtp_transaction_in(talk.tx, rows[i].replies + cut, strlen(rows[i].replies) - cut, 1);
+            result = result_of(&talk, "first", rows[i].kind, rows[i].phase);
+            assert_int_equal(result.reply.code, rows[i].code);
+            no_result(&talk);
+            assert_int_equal(smtp_transaction_end(talk.tx), rows[i].end);
+            smtp_transaction_free(talk.tx);
+        }
+}
+
+static void a_word_nobody_asked_for_ends_an_idle_connection(void **unused)
+{
+    struct talk talk;
+
+    (void)unused;
+    talk_begin(&talk, true);
+    hears(&talk, "421 idle too long\r\n");
+    assert_int_equal(smtp_transaction_end(talk.tx), SMTP_END_421);
+    smtp_transaction_free(talk.tx);
+    talk_begin(&talk, true);
+    hears(&talk, "250 ok\r\n");
+    assert_int_equal(smtp_transaction_end(talk.tx), SMTP_END_GARBAGE);
+    smtp_transaction_free(talk.tx);
+}
+
+static void a_421_to_the_dot_frees_the_mail_behind_it(void **unused)
+{
+    struct talk talk;
+    const char *data;
+    size_t n;
+
+    (void)unused;
+    talk_begin(&talk, true);
+    start(&talk, "first");
+    writes(&talk, envelope);
+    hears(&talk, "250 ok\r\n250 ok\r\n354 go\r\n");
+    start(&talk, "second");
+    n = smtp_transaction_out(talk.tx, &data);
+    smtp_transaction_wrote(talk.tx, n, 5);
+    hears(&talk, "421 closing\r\n");
+    result_of(&talk, "first", ATTEMPT_REPLIED, PHASE_FINAL);
+    result_of(&talk, "second", ATTEMPT_NOT_TAKEN, PHASE_MAIL);
+    smtp_transaction_free(talk.tx);
+}
+
+static void quit_waits_for_what_is_in_flight(void **unused)
+{
+    struct talk talk;
+
+    (void)unused;
+    talk_begin(&talk, false);
+    start(&talk, "first");
+    writes(&talk, "MAIL FROM:<from@a.example>\r\n");
+    smtp_transaction_quit(talk.tx);
+    hears(&talk, "550 no\r\n");
+    result_of(&talk, "first", ATTEMPT_REPLIED, PHASE_MAIL);
+    assert_false(smtp_transaction_room(talk.tx));
+    writes(&talk, "RSET\r\n");
+    hears(&talk, "250 ok\r\n");
+    writes(&talk, "QUIT\r\n");
+    assert_false(smtp_transaction_room(talk.tx));
+    hears(&talk, "221 bye\r\n");
+    assert_int_equal(smtp_transaction_end(talk.tx), SMTP_END_QUIT);
+    smtp_transaction_free(talk.tx);
+}
+
+static void size_is_said_when_offered_and_kept(void **unused)
+{
+    struct smtp_offer offer = {.size = true, .size_max = sizeof(content) - 1};
+    struct attempt_result result;
+    struct talk talk;
+
+    (void)unused;
+    talk_begin(&talk, false);
+    smtp_transaction_free(talk.tx);
+    talk.tx = smtp_transaction_new(&offer);
+    start(&talk, "first");
+    writes(&talk, "MAIL FROM:<from@a.example> SIZE=21\r\n");
+    smtp_transaction_free(talk.tx);
+    offer.size_max--;
+    talk.tx = smtp_transaction_new(&offer);
+    assert_int_equal(smtp_transaction_start(talk.tx, &talk.mail, &result), 0);
+    assert_int_equal(result.kind, ATTEMPT_REPLIED);
+    assert_int_equal(result.reply.code, 552);
+    assert_true(smtp_transaction_idle(talk.tx));
+    smtp_transaction_free(talk.tx);
+}
+
+static void an_address_that_is_a_command_is_invalid(void **unused)
+{
+    static const char *const bad[] = {"a@b>\r\nRCPT TO:<c@d", "a\n@b", "a\r@b", "<a@b>", "a@b\xc3\xa4", "a\x7f@b",
+                                      "x23456789012345678901234567890123456789012345678901234567890123456789012345678901234567890"
+                                      "x23456789012345678901234567890123456789012345678901234567890123456789012345678901234567890"
+                                      "x2345678901234567890123456789012345678901234567890123456789012345678901234567890"};
+    struct attempt_result result;
+    struct talk talk;
+
+    (void)unused;
+    talk_begin(&talk, true);
+    for (size_t i = 0; i < 2 * LENGTH(bad); i++) {
+        struct smtp_mail mail = talk.mail;
+
+        *(i % 2 ? &mail.recipient : &mail.reverse_path) = bad[i / 2];
+        assert_int_equal(smtp_transaction_start(talk.tx, &mail, &result), 0);
+        assert_int_equal(result.kind, ATTEMPT_INVALID);
+    }
+    talk.mail.recipient = "";
+    assert_int_equal(smtp_transaction_start(talk.tx, &talk.mail, &result), 0);
+    assert_int_equal(result.kind, ATTEMPT_INVALID);
+    talk.mail.recipient = "a@b";
+    talk.mail.reverse_path = ""; /* the null reverse-path is an address */
+    start(&talk, "first");
+    writes(&talk, "MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n");
+    smtp_transaction_free(talk.tx);
+}
+
+/* ---- content ---- */
+
+/* An independent reading of the rule, byte by byte. */
+static bool fit(const char *data, size_t len)
+{
+    size_t line = 0;
+
+    if (len < 2 || data[len - 2] != '\r' || data[len - 1] != '\n')
+        return false;
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)data[i];
+
+        if (c == 0 || c > 127)
+            return false;
+        if (c == '\r' && (i + 1 == len || data[i + 1] != '\n'))
+            return false;
+        if (c == '\n' && (i == 0 || data[i - 1] != '\r'))
+            return false;
+        line = c == '\n' ? 0 : line + (c != '\r');
+        if (line > SMTP_LINE_MAX)
+            return false;
+    }
+    return true;
+}
+
+static size_t stuff(const char *data, size_t len, char *out)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        if (data[i] == '.' && (i == 0 || data[i - 1] == '\n'))
+            out[n++] = '.';
+        out[n++] = data[i];
+    }
+    return n;
+}
+
+static void check_content(const char *data, size_t len, size_t cut, size_t room)
+{
+    struct slice slices[4] = {{data, 0}, {data, cut}, {data + cut, 0}, {data + cut, len - cut}};
+    struct smtp_content_reader reader;
+    char expected[64], out[64];
+    size_t bytes = 0, dots = 0, n = 0;
+    bool good = smtp_content_check(slices, LENGTH(slices), &bytes, &dots);
+
+    assert_int_equal(good, fit(data, len));
+    if (!good)
+        return;
+    assert_int_equal(bytes, len);
+    smtp_content_begin(&reader, slices, LENGTH(slices), dots);
+    while (!smtp_content_at_end(&reader)) {
+        size_t more = smtp_content_copy(&reader, out + n, room);
+
+        assert_in_range(more, 1, room);
+        n += more;
+    }
+    assert_int_equal(n, stuff(data, len, expected));
+    assert_int_equal(n, len + dots);
+    assert_memory_equal(out, expected, n);
+}
+
+/* Smuggling: every sequence of six of these bytes, cut between two slices at every place. */
+static void no_sequence_of_line_ends_and_dots_gets_past(void **unused)
+{
+    static const char alphabet[] = {'\r', '\n', '.', 'a', '\0', '\x85'};
+    char data[8];
+    size_t total = 6 * 6 * 6 * 6 * 6 * 6;
+
+    (void)unused;
+    for (size_t i = 0; i < total; i++) {
+        size_t rest = i;
+
+        for (size_t k = 0; k < 6; k++, rest /= 6)
+            data[k] = alphabet[rest % 6];
+        memcpy(data + 6, "\r\n", 2);
+        for (size_t cut = 0; cut <= 8; cut++)
+            check_content(data, 8, cut, 2 + cut);
+        check_content(data, 6, 3, 2);
+    }
+}
+
+static void lines_are_measured_across_slices(void **unused)
+{
+    char *data = malloc(2200);
+    size_t bytes, dots;
+
+    (void)unused;
+    memset(data, 'x', 2200);
+    for (size_t len = 996; len <= 1000; len++)
+        for (size_t cut = 0; cut <= len + 2; cut += 83) {
+            struct slice slices[2] = {{data, cut}, {data + cut, len + 2 - cut}};
+
+            memset(data, 'x', 2200);
+            memcpy(data + len, "\r\n", 2);
+            assert_int_equal(smtp_content_check(slices, 2, &bytes, &dots), len <= SMTP_LINE_MAX);
+        }
+    free(data);
+}
+
+static void bytes_are_found_wherever_they_stand(void **unused)
+{
+    char data[128];
+    size_t bytes, dots;
+
+    (void)unused;
+    for (size_t at = 0; at < sizeof(data) - 2; at++)
+        for (int c = 0; c < 256; c++) {
+            struct slice slice = {data, sizeof(data)};
+
+            memset(data, 'x', sizeof(data));
+            memcpy(data + sizeof(data) - 2, "\r\n", 2);
+            data[at] = (char)c;
+            assert_int_equal(smtp_content_check(&slice, 1, &bytes, &dots), fit(data, sizeof(data)));
+        }
+}
+
+/* Larger than the send buffer: in pieces, each stuffed right, the dot at the end of the last. */
+static void a_large_mail_comes_in_pieces_that_fit_together(void **unused)
+{
+    size_t lines = 30000, len = 0, got = 0, n;
+    char *data = malloc(lines * 14), *out = malloc(lines * 16), *expected = malloc(lines * 16);
+    const char *piece;
+    struct talk talk;
+
+    (void)unused;
+    for (size_t i = 0; i < lines; i++)
+        len += (size_t)sprintf(data + len, i % 3 ? "%zu\r\n" : ".%zu\r\n", i);
+    talk_begin(&talk, true);
+    talk.slice = (struct slice){data, len};
+    start(&talk, "first");
+    writes(&talk, envelope);
+    hears(&talk, "250 ok\r\n250 ok\r\n354 go\r\n");
+    while ((n = smtp_transaction_out(talk.tx, &piece)) > 0) {
+        assert_int_equal(smtp_transaction_wait(talk.tx), SMTP_WAIT_DATA);
+        memcpy(out + got, piece, n);
+        got += n;
+        smtp_transaction_wrote(talk.tx, n, 7);
+    }
+    n = stuff(data, len, expected);
+    memcpy(expected + n, ".\r\n", 3);
+    assert_int_equal(got, n + 3);
+    assert_memory_equal(out, expected, got);
+    hears(&talk, "250 in\r\n");
+    result_of(&talk, "first", ATTEMPT_ACCEPTED, PHASE_FINAL);
+    smtp_transaction_free(talk.tx);
+    free(data);
+    free(out);
+    free(expected);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(lock_step_asks_one_thing_at_a_time),
+        cmocka_unit_test(pipelining_puts_the_next_envelope_behind_the_dot),
+        cmocka_unit_test(a_refused_recipient_leaves_the_connection_in_step),
+        cmocka_unit_test(a_354_without_recipients_is_answered_by_a_dot_alone),
+        cmocka_unit_test(a_refused_sender_is_one_result_however_many_replies_follow),
+        cmocka_unit_test(lost_is_unconfirmed_only_when_the_whole_dot_was_handed_over),
+        cmocka_unit_test(lost_with_two_in_flight_judges_each_by_its_own_phase),
+        cmocka_unit_test(a_reply_that_cannot_belong_ends_the_connection),
+        cmocka_unit_test(a_word_nobody_asked_for_ends_an_idle_connection),
+        cmocka_unit_test(a_421_to_the_dot_frees_the_mail_behind_it),
+        cmocka_unit_test(quit_waits_for_what_is_in_flight),
+        cmocka_unit_test(size_is_said_when_offered_and_kept),
+        cmocka_unit_test(an_address_that_is_a_command_is_invalid),
+        cmocka_unit_test(no_sequence_of_line_ends_and_dots_gets_past),
+        cmocka_unit_test(lines_are_measured_across_slices),
+        cmocka_unit_test(bytes_are_found_wherever_they_stand),
+        cmocka_unit_test(a_large_mail_comes_in_pieces_that_fit_together),
+    };
+
+    return cmocka_run_group_tests_name("smtp_transaction", tests, NULL, NULL);
+}
