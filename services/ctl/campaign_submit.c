@@ -40,6 +40,7 @@ struct submit {
     struct recipients *recipients;
     struct courier *courier;
     enum phase phase;
+    bool asked; /* something of this phase went out: CAMPAIGN and SEAL have one submission each */
     struct sent sent[WINDOW];
     size_t sent_count;
     size_t file;   /* PARTS: which file, and its part */
@@ -264,13 +265,13 @@ static bool phase_send(struct submit *submit)
 {
     switch (submit->phase) {
     case CAMPAIGN:
-        return submit->sent_count == 0 && send_campaign(submit);
+        return !submit->asked && send_campaign(submit);
     case PARTS:
         return send_part(submit);
     case BATCHES:
         return !submit->rows_end && send_batch(submit);
     case SEAL:
-        return submit->sent_count == 0 && send_seal(submit);
+        return !submit->asked && send_seal(submit);
     case DONE:
         break;
     }
@@ -280,11 +281,11 @@ static bool phase_send(struct submit *submit)
 static void pump(struct submit *submit)
 {
     while (!submit->ended && submit->sent_count < WINDOW && phase_send(submit))
-        if (submit->phase == CAMPAIGN || submit->phase == SEAL)
-            return;
+        submit->asked = true;
     if (submit->ended || submit->sent_count > 0)
         return;
     submit->phase++;
+    submit->asked = false;
     if (submit->phase == DONE)
         end(submit, CTL_OK);
     else
