@@ -1,4 +1,5 @@
-/* connection.c - moves bytes between the transaction and a socket that libcurl has connected, and keeps the clock. */
+/* connection.c - moves bytes between the transaction and a socket that libcurl has connected, and keeps the clock.
+ */
 #include "connection.h"
 
 #include <stdlib.h>
@@ -8,7 +9,8 @@
 #include "tandem/clock.h"
 
 #define READ_BYTES 8192
-#define WRITE_BUDGET (256 * 1024) /* then the loop sees to the others, and to what this relay has to say meanwhile */
+#define WRITE_BUDGET                                                                                              \
+    (256 * 1024)          /* then the loop sees to the others, and to what this relay has to say meanwhile */
 #define QUIT_WAIT_MS 2000 /* how long a relay may take to say good-bye */
 
 struct connection {
@@ -60,7 +62,8 @@ static void handle_closed(uv_handle_t *handle)
     free(conn);
 }
 
-/* Order matters: the loop lets go of the socket before libcurl closes it, or the number could be another's already. */
+/* Order matters: the loop lets go of the socket before libcurl closes it, or the number could be another's
+ * already. */
 void connection_close(struct connection *conn)
 {
     if (conn->closed)
@@ -74,8 +77,8 @@ void connection_close(struct connection *conn)
     conn->easy = NULL;
 }
 
-int connection_open(struct connector *connector, const struct connection_ops *ops, void *user, struct connection **ret,
-                    struct td_err *reterr)
+int connection_open(struct connector *connector, const struct connection_ops *ops, void *user,
+                    struct connection **ret, struct td_err *reterr)
 {
     const struct td_relay_settings *relay = connector_relay(connector);
     struct connection *conn = calloc(1, sizeof(*conn));
@@ -127,7 +130,8 @@ static uint64_t wait_us(const struct connection *conn, enum smtp_wait wait)
 static void on_timer(uv_timer_t *timer);
 static void run(struct connection *conn);
 
-/* Deadlines move with every reply; the timer is only set when it would fire too late. Firing early costs a look. */
+/* Deadlines move with every reply; the timer is only set when it would fire too late. Firing early costs a look.
+ */
 static void set_deadline(struct connection *conn, uint64_t now_us)
 {
     enum smtp_wait wait = smtp_transaction_wait(conn->tx);
@@ -290,7 +294,8 @@ static void run(struct connection *conn)
 
 void connection_run(struct connection *conn)
 {
-    conn->was_idle = false; /* the pool has taken it off its list: it must hear again when there was nothing after all */
+    conn->was_idle =
+        false; /* the pool has taken it off its list: it must hear again when there was nothing after all */
     run(conn);
 }
 
@@ -315,8 +320,8 @@ static void fail(struct connection *conn, CURLcode rc, enum relay_event event, c
     char text[160];
 
     if (event == RELAY_EVENT_COUNT)
-        event = handshake_event(&conn->handshake, conn->easy, rc, connector_relay(conn->connector), conn->error_text, text,
-                                sizeof(text));
+        event = handshake_event(&conn->handshake, conn->easy, rc, connector_relay(conn->connector),
+                                conn->error_text, text, sizeof(text));
     conn->ops->failed(conn->user, event, detail ? detail : text);
     connection_close(conn);
 }
@@ -340,11 +345,12 @@ static int prepare(struct connection *conn)
     curl_socket_t fd = CURL_SOCKET_BAD;
 
     offer.pipelining = offer.pipelining && relay->pipelining;
-    if (relay->max_message_bytes > 0 && (offer.size_max == 0 || offer.size_max > (uint64_t)relay->max_message_bytes))
+    if (relay->max_message_bytes > 0 &&
+        (offer.size_max == 0 || offer.size_max > (uint64_t)relay->max_message_bytes))
         offer.size_max = (uint64_t)relay->max_message_bytes;
     conn->tx = smtp_transaction_new(&offer);
-    if (!conn->tx || curl_easy_getinfo(conn->easy, CURLINFO_ACTIVESOCKET, &fd) != CURLE_OK || fd == CURL_SOCKET_BAD ||
-        uv_poll_init_socket(connector_loop(conn->connector), &conn->poll, fd) < 0)
+    if (!conn->tx || curl_easy_getinfo(conn->easy, CURLINFO_ACTIVESOCKET, &fd) != CURLE_OK ||
+        fd == CURL_SOCKET_BAD || uv_poll_init_socket(connector_loop(conn->connector), &conn->poll, fd) < 0)
         return TD_EIO;
     conn->poll.data = conn;
     conn->polls = true;
@@ -360,8 +366,8 @@ void connection_connect_done(struct connection *conn, CURLcode rc)
         fail(conn, rc, RELAY_EVENT_COUNT, NULL);
         return;
     }
-    /* libcurl goes on without AUTH where the relay offers none, or fell back to HELO: credentials would never have been
-     * tried, and a "relaying denied" against every recipient would follow. */
+    /* libcurl goes on without AUTH where the relay offers none, or fell back to HELO: credentials would never have
+     * been tried, and a "relaying denied" against every recipient would follow. */
     if (relay->user && !conn->handshake.authenticated) {
         fail(conn, rc, RELAY_EVENT_COUNT, NULL);
         return;
@@ -370,8 +376,8 @@ void connection_connect_done(struct connection *conn, CURLcode rc)
         fail(conn, rc, RELAY_CONNECT, "out of memory");
         return;
     }
-    /* The first call also ties the connection to the handle again; until then libcurl would take it for an idle one that
-     * it may close. */
+    /* The first call also ties the connection to the handle again; until then libcurl would take it for an idle
+     * one that it may close. */
     read_all(conn);
     if (!is_encrypted(conn)) {
         fail(conn, rc, RELAY_TLS, "not encrypted");

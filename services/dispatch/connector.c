@@ -1,8 +1,9 @@
-/* connector.c - libcurl's multi interface on the loop: it connects, nothing else. Its upload path is never used: that one
- * blocks the whole multi handle until the final dot is answered.
+/* connector.c - libcurl's multi interface on the loop: it connects, nothing else. Its upload path is never used:
+ * that one blocks the whole multi handle until the final dot is answered.
  *
- * One multi handle a relay, so that its cache of parsed CA certificates fits every handshake. Handles stay in it as long as
- * their connection lives: removing one closes its connection (a CONNECT_ONLY handle cannot find it again). */
+ * One multi handle a relay, so that its cache of parsed CA certificates fits every handshake. Handles stay in it
+ * as long as their connection lives: removing one closes its connection (a CONNECT_ONLY handle cannot find it
+ * again). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,8 +45,8 @@ static void take_done(struct connector *connector)
         struct connection *conn = NULL;
         CURLcode rc = msg->data.result;
 
-        if (msg->msg == CURLMSG_DONE && curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **)&conn) == CURLE_OK &&
-            conn)
+        if (msg->msg == CURLMSG_DONE &&
+            curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **)&conn) == CURLE_OK && conn)
             connection_connect_done(conn, rc);
     }
 }
@@ -154,7 +155,8 @@ void connector_free(struct connector *connector)
     uv_close((uv_handle_t *)&connector->timer, connector_closed);
 }
 
-int connector_new(uv_loop_t *loop, const struct td_relay_settings *relay, struct connector **ret, struct td_err *reterr)
+int connector_new(uv_loop_t *loop, const struct td_relay_settings *relay, struct connector **ret,
+                  struct td_err *reterr)
 {
     struct connector *connector = calloc(1, sizeof(*connector));
 
@@ -227,11 +229,12 @@ CURL *connector_easy(struct connector *connector, struct handshake *handshake, c
         return NULL;
     SET(CURLOPT_URL, connector->url);
     SET(CURLOPT_CONNECT_ONLY, 1L);
-    /* Each handle its own connection. FORBID_REUSE would close it when the connect phase is done; a CONNECT_ONLY connection
-     * is never reused anyway. */
+    /* Each handle its own connection. FORBID_REUSE would close it when the connect phase is done; a CONNECT_ONLY
+     * connection is never reused anyway. */
     SET(CURLOPT_FRESH_CONNECT, 1L);
     SET(CURLOPT_NOSIGNAL, 1L);
-    SET(CURLOPT_QUICK_EXIT, 1L); /* giving up must not join a resolver thread that hangs in DNS: that blocks the loop */
+    SET(CURLOPT_QUICK_EXIT,
+        1L); /* giving up must not join a resolver thread that hangs in DNS: that blocks the loop */
     SET(CURLOPT_PROXY, "");
     SET(CURLOPT_NOPROXY, "*");
     SET(CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);

@@ -45,7 +45,8 @@ static void extension_take(struct smtp_offer *offer, const char *text, size_t le
     }
 }
 
-/* The first line of a 250 is the relay's name, the others are extensions; each 250 of a handshake answers an EHLO. */
+/* The first line of a 250 is the relay's name, the others are extensions; each 250 of a handshake answers an EHLO.
+ */
 static void ehlo_line(struct handshake *handshake, const char *line, size_t len)
 {
     if (len < 4 || strncmp(line, "250", 3) != 0)

@@ -76,6 +76,8 @@ void pool_give_back(struct pool *pool);
 
 /** Close idle connections with QUIT now, the others after their job; cb when none is left. */
 void pool_stop(struct pool *pool, void (*cb)(void *user), void *user);
-void pool_free(struct pool *pool); /* jobs not done are never called back: stop first */
+/** Jobs not done are never called back: stop first. Not from inside a callback of the pool. Its handles close as the loop
+ * runs on; a pool keeps the loop alive until then. NULL is fine. */
+void pool_free(struct pool *pool);
 
 #endif /* POOL_H */

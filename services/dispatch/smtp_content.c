@@ -92,7 +92,8 @@ bool smtp_content_check(const struct slice *slices, size_t count, size_t *ret_by
 
 void smtp_content_begin(struct smtp_content_reader *reader, const struct slice *slices, size_t count, size_t dots)
 {
-    *reader = (struct smtp_content_reader){.slices = slices, .count = count, .stuff = dots > 0, .line_start = true};
+    *reader =
+        (struct smtp_content_reader){.slices = slices, .count = count, .stuff = dots > 0, .line_start = true};
     while (reader->index < count && slices[reader->index].len == 0)
         reader->index++;
 }
@@ -102,7 +103,8 @@ bool smtp_content_at_end(const struct smtp_content_reader *reader)
     return reader->index == reader->count;
 }
 
-/* The next run that can be copied as it is: up to the end of the slice, or of the line when dots must be doubled. */
+/* The next run that can be copied as it is: up to the end of the slice, or of the line when dots must be doubled.
+ */
 static size_t run_len(const struct smtp_content_reader *reader, const char *at, size_t left)
 {
     const char *lf = reader->stuff ? memchr(at, '\n', left) : NULL;

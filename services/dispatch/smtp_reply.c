@@ -20,7 +20,8 @@ static bool is_digit(char c)
     return c >= '0' && c <= '9';
 }
 
-/* Length of "c.sss.ddd" at the start of text when a blank or the end follows (RFC 3463 s.2, RFC 2034 s.4); 0: none. */
+/* Length of "c.sss.ddd" at the start of text when a blank or the end follows (RFC 3463 s.2, RFC 2034 s.4); 0:
+ * none. */
 static size_t enhanced_len(const char *text, size_t len)
 {
     size_t at = 1;
@@ -84,7 +85,8 @@ static int line_take(struct smtp_reply_reader *reader)
 
     if (len > 0 && line[len - 1] == '\r')
         len--;
-    if (memchr(line, '\0', len) || len < 3 || line[0] < '2' || line[0] > '5' || !is_digit(line[1]) || !is_digit(line[2]))
+    if (memchr(line, '\0', len) || len < 3 || line[0] < '2' || line[0] > '5' || !is_digit(line[1]) ||
+        !is_digit(line[2]))
         return -1;
     if (len > 3 && line[3] != ' ' && line[3] != '-')
         return -1;
@@ -99,7 +101,8 @@ static int line_take(struct smtp_reply_reader *reader)
     return len > 3 && line[3] == '-' ? 0 : 1;
 }
 
-int smtp_reply_feed(struct smtp_reply_reader *reader, const char *data, size_t len, size_t *ret_used, struct smtp_reply *ret)
+int smtp_reply_feed(struct smtp_reply_reader *reader, const char *data, size_t len, size_t *ret_used,
+                    struct smtp_reply *ret)
 {
     size_t used = 0;
     int rc = 0;

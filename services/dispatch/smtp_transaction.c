@@ -6,19 +6,12 @@
 #include "smtp_transaction.h"
 
 #include <assert.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "smtp_content.h"
+#include "smtp_transaction_int.h"
 
-#define CHUNK_BYTES (64 * 1024)  /* content composed at once: four TLS records */
-#define COMMANDS_BYTES 2048      /* room behind the content for the dot and the next envelope (< 700 bytes) */
-#define PATH_MAX_OCTETS 254      /* RFC 5321 s.4.5.3.1.3, without <> */
-#define ASKS_MAX 8               /* final, RSET, MAIL, RCPT, DATA are the most at once */
-
-enum ask { ASK_MAIL, ASK_RCPT, ASK_DATA, ASK_FINAL, ASK_EMPTY_DOT, ASK_RSET, ASK_NOOP, ASK_QUIT, ASK_COUNT };
 enum reply_kind { REPLY_2YZ, REPLY_354, REPLY_3YZ, REPLY_REFUSAL, REPLY_CLOSING, REPLY_KIND_COUNT };
 enum meaning {
     MEANS_GARBAGE = 0, /* cannot belong to this: end the connection */
@@ -42,9 +35,6 @@ static const enum meaning meaning[ASK_COUNT][REPLY_KIND_COUNT] = {
     [ASK_QUIT]      = {MEANS_BYE,      MEANS_BYE, MEANS_BYE, MEANS_BYE,    MEANS_BYE},
 };
 
-enum mail_state { MS_NONE = 0, MS_QUEUED, MS_ENVELOPE, MS_BODY, MS_FINAL, MS_REFUSED, MS_COUNT };
-enum mail_event { ME_START, ME_ASK, ME_GO, ME_DOT, ME_REFUSE, ME_SETTLE, ME_COUNT };
-
 /* NONE -> QUEUED -> ENVELOPE -> BODY -> FINAL -> NONE      A cell left out is forbidden.
  *                       |         |
  *                       v         +--> NONE                REFUSED: its result is out, replies to the rest of its
@@ -62,53 +52,6 @@ static const struct {
     [MS_BODY] = {[ME_DOT] = {true, MS_FINAL}, [ME_SETTLE] = {true, MS_NONE}},
     [MS_FINAL] = {[ME_SETTLE] = {true, MS_NONE}},
     [MS_REFUSED] = {[ME_SETTLE] = {true, MS_NONE}},
-};
-
-struct in_flight {
-    enum mail_state state;
-    enum smtp_phase phase; /* what is asked next or waits for its reply, PHASE_MAIL .. PHASE_DATA */
-    struct smtp_mail mail;
-    size_t bytes;
-    size_t dots;
-    size_t asked;    /* commands composed: 0..3 of MAIL, RCPT, DATA */
-    uint64_t serial; /* order of start */
-    uint64_t dot_at; /* stream position behind the final dot; 0 = not composed */
-    uint64_t dot_us; /* when that position was handed over */
-    bool reused;
-};
-
-struct pending_ask {
-    enum ask what;
-    struct in_flight *mail; /* NULL: RSET, NOOP, QUIT */
-    uint64_t at;            /* stream position behind the command */
-};
-
-struct done_mail {
-    void *user;
-    struct attempt_result result;
-};
-
-struct smtp_transaction {
-    struct smtp_offer offer;
-    enum smtp_end end;
-    struct in_flight flight[SMTP_IN_FLIGHT_MAX];
-    struct pending_ask asks[ASKS_MAX];
-    size_t ask_first, ask_count;
-    struct done_mail results[SMTP_IN_FLIGHT_MAX];
-    size_t result_first, result_count;
-    struct in_flight *body; /* whose content is being composed */
-    struct smtp_content_reader content;
-    bool owes_dot;  /* a 354 for a refused mail must be answered by a dot alone */
-    bool owes_rset; /* a refused mail has left a transaction open */
-    bool wants_noop;
-    bool wants_quit, quit_asked;
-    uint64_t mails;
-    uint64_t progress;
-    uint64_t composed; /* stream position behind everything composed */
-    uint64_t sent;     /* and behind what was handed to the socket */
-    struct smtp_reply_reader reader;
-    size_t out_off, out_len;
-    char out[CHUNK_BYTES + COMMANDS_BYTES];
 };
 
 const char *smtp_phase_name(enum smtp_phase phase)
@@ -141,8 +84,7 @@ void smtp_transaction_free(struct smtp_transaction *tx)
     free(tx);
 }
 
-/* Alone writes mail->state. */
-static void mail_step(struct in_flight *mail, enum mail_event event)
+void smtp_mail_step(struct in_flight *mail, enum mail_event event)
 {
     assert(next_state[mail->state][event].legal);
     mail->state = next_state[mail->state][event].to;
@@ -228,7 +170,7 @@ static void end_all(struct smtp_transaction *tx, enum smtp_end why)
         if (mail->state != MS_REFUSED)
             result_push(tx, mail, dot_was_handed_over(tx, mail) ? ATTEMPT_UNCONFIRMED : ATTEMPT_NOT_TAKEN,
                         phase_of(tx, mail), NULL, 0);
-        mail_step(mail, ME_SETTLE);
+        smtp_mail_step(mail, ME_SETTLE);
     }
     tx->body = NULL;
     tx->ask_count = 0;
@@ -300,7 +242,7 @@ int smtp_transaction_start(struct smtp_transaction *tx, const struct smtp_mail *
     assert(slot);
     *slot = (struct in_flight){.phase = PHASE_MAIL, .mail = *mail, .bytes = bytes, .dots = dots, .reused = reused};
     slot->serial = tx->mails++;
-    mail_step(slot, ME_START);
+    smtp_mail_step(slot, ME_START);
     return 1;
 }
 
@@ -312,163 +254,6 @@ void smtp_transaction_noop(struct smtp_transaction *tx)
 void smtp_transaction_quit(struct smtp_transaction *tx)
 {
     tx->wants_quit = true;
-}
-
-/* ---- composing ---- */
-
-static void compose(struct smtp_transaction *tx, const char *bytes, size_t len)
-{
-    assert(len <= sizeof(tx->out) - tx->out_len);
-    memcpy(tx->out + tx->out_len, bytes, len);
-    tx->out_len += len;
-    tx->composed += len;
-}
-
-static void ask(struct smtp_transaction *tx, enum ask what, struct in_flight *mail)
-{
-    struct pending_ask *entry = &tx->asks[(tx->ask_first + tx->ask_count) % ASKS_MAX];
-
-    assert(tx->ask_count < ASKS_MAX);
-    *entry = (struct pending_ask){what, mail, tx->composed};
-    tx->ask_count++;
-}
-
-static void compose_ask(struct smtp_transaction *tx, enum ask what, struct in_flight *mail)
-{
-    char line[PATH_MAX_OCTETS + 64];
-    int len = 0;
-
-    switch (what) {
-    case ASK_MAIL:
-        len = snprintf(line, sizeof(line), "MAIL FROM:<%s>", mail->mail.reverse_path);
-        if (tx->offer.size)
-            len += snprintf(line + len, sizeof(line) - (size_t)len, " SIZE=%zu", mail->bytes);
-        len += snprintf(line + len, sizeof(line) - (size_t)len, "\r\n");
-        break;
-    case ASK_RCPT:
-        len = snprintf(line, sizeof(line), "RCPT TO:<%s>\r\n", mail->mail.recipient);
-        break;
-    case ASK_DATA:
-        len = snprintf(line, sizeof(line), "DATA\r\n");
-        break;
-    case ASK_FINAL:
-    case ASK_EMPTY_DOT:
-        len = snprintf(line, sizeof(line), ".\r\n");
-        break;
-    case ASK_RSET:
-        len = snprintf(line, sizeof(line), "RSET\r\n");
-        break;
-    case ASK_NOOP:
-        len = snprintf(line, sizeof(line), "NOOP\r\n");
-        break;
-    case ASK_QUIT:
-        len = snprintf(line, sizeof(line), "QUIT\r\n");
-        break;
-    case ASK_COUNT:
-        break;
-    }
-    assert(len > 0 && (size_t)len < sizeof(line));
-    compose(tx, line, (size_t)len);
-    ask(tx, what, mail);
-}
-
-/* @return true when the content is whole and its dot behind it */
-static bool compose_content(struct smtp_transaction *tx)
-{
-    struct in_flight *mail = tx->body;
-    size_t n;
-
-    if (tx->out_len < CHUNK_BYTES) {
-        n = smtp_content_copy(&tx->content, tx->out + tx->out_len, CHUNK_BYTES - tx->out_len);
-        tx->out_len += n;
-        tx->composed += n;
-    }
-    if (!smtp_content_at_end(&tx->content))
-        return false;
-    /* The content ends in CRLF, so this makes CRLF . CRLF, in the same write. */
-    compose_ask(tx, ASK_FINAL, mail);
-    mail->dot_at = tx->composed;
-    mail_step(mail, ME_DOT);
-    tx->body = NULL;
-    return true;
-}
-
-static bool data_is_asked(const struct smtp_transaction *tx)
-{
-    for (size_t i = 0; i < tx->ask_count; i++)
-        if (tx->asks[(tx->ask_first + i) % ASKS_MAX].what == ASK_DATA)
-            return true;
-    return false;
-}
-
-/* DATA is the last of a group: what may follow hangs on its reply. In lock step everything is. */
-static bool may_command(const struct smtp_transaction *tx)
-{
-    return tx->offer.pipelining ? !data_is_asked(tx) : tx->ask_count == 0;
-}
-
-static struct in_flight *next_to_ask(struct smtp_transaction *tx)
-{
-    for (size_t i = 0; i < SMTP_IN_FLIGHT_MAX; i++) {
-        struct in_flight *mail = &tx->flight[i];
-
-        if (mail->state == MS_QUEUED || (mail->state == MS_ENVELOPE && mail->asked < 3))
-            return mail;
-    }
-    return NULL;
-}
-
-/* Compose one thing. @return false when nothing may be composed now */
-static bool compose_next(struct smtp_transaction *tx)
-{
-    struct in_flight *mail;
-
-    if (tx->owes_dot) {
-        compose_ask(tx, ASK_EMPTY_DOT, NULL);
-        tx->owes_dot = false;
-        return true;
-    }
-    if (tx->body)
-        return compose_content(tx);
-    if (!may_command(tx))
-        return false;
-    if (tx->owes_rset) {
-        compose_ask(tx, ASK_RSET, NULL);
-        tx->owes_rset = false;
-        return true;
-    }
-    mail = next_to_ask(tx);
-    if (mail) {
-        static const enum ask order[] = {ASK_MAIL, ASK_RCPT, ASK_DATA};
-
-        mail_step(mail, ME_ASK);
-        compose_ask(tx, order[mail->asked++], mail);
-        return true;
-    }
-    if (tx->ask_count > 0 || smtp_transaction_busy(tx))
-        return false;
-    if (tx->wants_noop) {
-        tx->wants_noop = false;
-        compose_ask(tx, ASK_NOOP, NULL);
-        return true;
-    }
-    if (tx->wants_quit && !tx->quit_asked) {
-        tx->quit_asked = true;
-        compose_ask(tx, ASK_QUIT, NULL);
-        return true;
-    }
-    return false;
-}
-
-size_t smtp_transaction_out(struct smtp_transaction *tx, const char **ret_data)
-{
-    if (tx->out_off == tx->out_len && tx->end == SMTP_OPEN) {
-        tx->out_off = tx->out_len = 0;
-        while (compose_next(tx))
-            ;
-    }
-    *ret_data = tx->out + tx->out_off;
-    return tx->out_len - tx->out_off;
 }
 
 void smtp_transaction_wrote(struct smtp_transaction *tx, size_t n, uint64_t now_us)
@@ -503,7 +288,7 @@ static enum reply_kind kind_of(const struct smtp_reply *reply)
 /* All replies to this mail have been read, none took it. */
 static void mail_synced(struct smtp_transaction *tx, struct in_flight *mail, bool transaction_open)
 {
-    mail_step(mail, ME_SETTLE);
+    smtp_mail_step(mail, ME_SETTLE);
     tx->owes_rset = transaction_open;
 }
 
@@ -522,7 +307,7 @@ static void reply_send(struct smtp_transaction *tx, struct in_flight *mail)
         mail_synced(tx, mail, false);
         return;
     }
-    mail_step(mail, ME_GO);
+    smtp_mail_step(mail, ME_GO);
     mail->phase = PHASE_BODY;
     tx->body = mail;
     smtp_content_begin(&tx->content, mail->mail.slices, mail->mail.slice_count, mail->dots);
@@ -535,12 +320,12 @@ static void reply_refused(struct smtp_transaction *tx, const struct pending_ask 
 
     if (asked->what == ASK_FINAL) {
         result_push(tx, mail, ATTEMPT_REPLIED, PHASE_FINAL, reply, 0);
-        mail_step(mail, ME_SETTLE);
+        smtp_mail_step(mail, ME_SETTLE);
         return;
     }
     if (mail->state == MS_ENVELOPE) {
         result_push(tx, mail, ATTEMPT_REPLIED, mail->phase, reply, 0);
-        mail_step(mail, ME_REFUSE);
+        smtp_mail_step(mail, ME_REFUSE);
     }
     if (!more_to_read)
         mail_synced(tx, mail, true);
@@ -552,7 +337,7 @@ static void reply_closing(struct smtp_transaction *tx, struct in_flight *mail, e
 {
     if (mail && mail->state != MS_REFUSED) {
         result_push(tx, mail, ATTEMPT_REPLIED, phase, reply, 0);
-        mail_step(mail, ME_SETTLE);
+        smtp_mail_step(mail, ME_SETTLE);
     }
     end_all(tx, why);
 }
@@ -594,7 +379,7 @@ static void reply_take(struct smtp_transaction *tx, const struct smtp_reply *rep
         break;
     case MEANS_ACCEPTED:
         result_push(tx, asked.mail, ATTEMPT_ACCEPTED, PHASE_FINAL, reply, now_us);
-        mail_step(asked.mail, ME_SETTLE);
+        smtp_mail_step(asked.mail, ME_SETTLE);
         break;
     case MEANS_REFUSED:
         reply_refused(tx, &asked, reply);

@@ -1,0 +1,67 @@
+/* smtp_transaction_int.h - the inside of a transaction, shared by smtp_transaction.c (replies) and smtp_compose.c (what goes out). */
+#ifndef SMTP_TRANSACTION_INT_H
+#define SMTP_TRANSACTION_INT_H
+
+#include "smtp_content.h"
+#include "smtp_transaction.h"
+
+#define CHUNK_BYTES (64 * 1024) /* content composed at once: four TLS records */
+#define COMMANDS_BYTES 2048     /* room behind the content for the dot and the next envelope (< 700 bytes) */
+#define PATH_MAX_OCTETS 254     /* RFC 5321 s.4.5.3.1.3, without <> */
+#define ASKS_MAX 8              /* final, RSET, MAIL, RCPT, DATA are the most at once */
+
+enum ask { ASK_MAIL, ASK_RCPT, ASK_DATA, ASK_FINAL, ASK_EMPTY_DOT, ASK_RSET, ASK_NOOP, ASK_QUIT, ASK_COUNT };
+enum mail_state { MS_NONE = 0, MS_QUEUED, MS_ENVELOPE, MS_BODY, MS_FINAL, MS_REFUSED, MS_COUNT };
+enum mail_event { ME_START, ME_ASK, ME_GO, ME_DOT, ME_REFUSE, ME_SETTLE, ME_COUNT };
+
+struct in_flight {
+    enum mail_state state;
+    enum smtp_phase phase; /* what is asked next or waits for its reply, PHASE_MAIL .. PHASE_DATA */
+    struct smtp_mail mail;
+    size_t bytes;
+    size_t dots;
+    size_t asked;    /* commands composed: 0..3 of MAIL, RCPT, DATA */
+    uint64_t serial; /* order of start */
+    uint64_t dot_at; /* stream position behind the final dot; 0 = not composed */
+    uint64_t dot_us; /* when that position was handed over */
+    bool reused;
+};
+
+struct pending_ask {
+    enum ask what;
+    struct in_flight *mail; /* NULL: RSET, NOOP, QUIT */
+    uint64_t at;            /* stream position behind the command */
+};
+
+struct done_mail {
+    void *user;
+    struct attempt_result result;
+};
+
+struct smtp_transaction {
+    struct smtp_offer offer;
+    enum smtp_end end;
+    struct in_flight flight[SMTP_IN_FLIGHT_MAX];
+    struct pending_ask asks[ASKS_MAX];
+    size_t ask_first, ask_count;
+    struct done_mail results[SMTP_IN_FLIGHT_MAX];
+    size_t result_first, result_count;
+    struct in_flight *body; /* whose content is being composed */
+    struct smtp_content_reader content;
+    bool owes_dot;  /* a 354 for a refused mail must be answered by a dot alone */
+    bool owes_rset; /* a refused mail has left a transaction open */
+    bool wants_noop;
+    bool wants_quit, quit_asked;
+    uint64_t mails;
+    uint64_t progress;
+    uint64_t composed; /* stream position behind everything composed */
+    uint64_t sent;     /* and behind what was handed to the socket */
+    struct smtp_reply_reader reader;
+    size_t out_off, out_len;
+    char out[CHUNK_BYTES + COMMANDS_BYTES];
+};
+
+/** Alone writes mail->state. */
+void smtp_mail_step(struct in_flight *mail, enum mail_event event);
+
+#endif /* SMTP_TRANSACTION_INT_H */
