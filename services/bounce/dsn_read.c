@@ -61,7 +61,22 @@ static void read_diagnostic(const char *value, struct dsn *dsn)
         dsn->reply_code = (at[0] - '0') * 100 + (at[1] - '0') * 10 + (at[2] - '0');
 }
 
-/* One group of fields about one recipient. Ours have one; of several the failed one counts. */
+/* "550 5.1.1 text", "550-5.1.1 text", "550 #5.1.0 text": Exim writes Status: 5.0.0 into every report, and some none; the
+ * reply that made it has more to say. */
+static void status_from_diagnostic(struct dsn *dsn)
+{
+    const char *at = dsn->diagnostic;
+
+    if ((dsn->status[0] && strcmp(dsn->status + 1, ".0.0") != 0) || dsn->reply_code == 0)
+        return;
+    at += 3 + (at[3] == '-');
+    at += strspn(at, " ");
+    at += *at == '#';
+    if (*at - '0' == dsn->reply_code / 100)
+        read_status(at, dsn->status);
+}
+
+/* One group of fields about one recipient. Ours have one; of several the first that failed counts. */
 static void read_recipient(GMimeHeaderList *fields, struct dsn *dsn)
 {
     GMimeHeader *action = g_mime_header_list_get_header(fields, "Action");
@@ -72,17 +87,45 @@ static void read_recipient(GMimeHeaderList *fields, struct dsn *dsn)
     if (!word || dsn->kind == REPORT_FAILED)
         return;
     word += strspn(word, " \t");
-    dsn->kind = strncasecmp(word, "failed", 6) == 0 ? REPORT_FAILED : REPORT_DELAYED;
-    dsn->status[0] = '\0';
+    *dsn = (struct dsn){.kind = strncasecmp(word, "failed", 6) == 0 ? REPORT_FAILED : REPORT_DELAYED};
     if (status && g_mime_header_get_value(status))
         read_status(g_mime_header_get_value(status), dsn->status);
     if (diagnostic && g_mime_header_get_value(diagnostic))
         read_diagnostic(g_mime_header_get_value(diagnostic), dsn);
+    status_from_diagnostic(dsn);
+}
+
+/* @return the end of the group of fields at `at`: after its empty line, or `end` */
+static const char *group_end(const char *at, const char *end)
+{
+    for (; at < end && (at = memchr(at, '\n', (size_t)(end - at))); at++) {
+        const char *next = at + 1;
+
+        if (next < end && *next == '\r')
+            next++;
+        if (next < end && *next == '\n')
+            return next + 1;
+    }
+    return end;
+}
+
+static void read_group(const char *at, size_t len, struct dsn *dsn)
+{
+    GMimeStream *stream = g_mime_stream_mem_new_with_buffer(at, len);
+    GMimeParser *parser = g_mime_parser_new_with_stream(stream);
+    GMimeObject *fields = g_mime_parser_construct_part(parser, NULL);
+
+    if (fields) {
+        read_recipient(g_mime_object_get_header_list(fields), dsn);
+        g_object_unref(fields);
+    }
+    g_object_unref(parser);
+    g_object_unref(stream);
 }
 
 /* The body of message/delivery-status is groups of header fields with empty lines between: the first is about the message,
  * the others about a recipient each (RFC 3464 s.2.1). */
-static void read_delivery_status(GMimePart *part, struct reading *r)
+static void read_delivery_status(GMimePart *part, struct dsn *dsn)
 {
     GMimeDataWrapper *content = g_mime_part_get_content(part);
     GMimeStream *mem;
@@ -92,52 +135,36 @@ static void read_delivery_status(GMimePart *part, struct reading *r)
     if (!content)
         return;
     mem = g_mime_stream_mem_new();
-    g_mime_data_wrapper_write_to_stream(content, mem);
+    g_mime_data_wrapper_write_to_stream(content, mem); /* decodes base64 and the like */
     bytes = g_mime_stream_mem_get_byte_array(GMIME_STREAM_MEM(mem));
     at = (const char *)bytes->data;
     end = at ? at + bytes->len : at;
-    for (unsigned group = 0; at && at < end && group < DSN_PARTS_MAX; group++) {
-        const char *stop = NULL;
-        GMimeStream *piece;
-        GMimeParser *parser;
-        GMimeObject *fields;
+    for (unsigned group = 0; at && group < DSN_PARTS_MAX; group++) {
+        const char *stop;
 
         while (at < end && (*at == '\r' || *at == '\n'))
             at++;
-        for (const char *p = at; p < end; p++) {
-            const char *q = p + 1;
-
-            if (*p != '\n')
-                continue;
-            if (q < end && *q == '\r')
-                q++;
-            if (q < end && *q == '\n') {
-                stop = q + 1;
-                break;
-            }
-        }
-        if (!stop)
-            stop = end;
-        if (at >= stop)
+        if (at == end)
             break;
-        piece = g_mime_stream_mem_new_with_buffer(at, (size_t)(stop - at));
-        parser = g_mime_parser_new_with_stream(piece);
-        fields = g_mime_parser_construct_part(parser, NULL);
-        if (fields) {
-            read_recipient(g_mime_object_get_header_list(fields), r->dsn);
-            g_object_unref(fields);
-        }
-        g_object_unref(parser);
-        g_object_unref(piece);
+        stop = group_end(at, end);
+        read_group(at, (size_t)(stop - at), dsn);
         at = stop;
     }
     g_object_unref(mem);
 }
 
-static void walk(GMimeObject *object, struct reading *r)
+/* RFC 3464 s.2.1, and RFC 6533 s.4 for mail with non-ASCII addresses. */
+static bool is_delivery_status(GMimeObject *object)
 {
     GMimeContentType *type = g_mime_object_get_content_type(object);
 
+    return GMIME_IS_PART(object) && type &&
+           (g_mime_content_type_is_type(type, "message", "delivery-status") ||
+            g_mime_content_type_is_type(type, "message", "global-delivery-status"));
+}
+
+static void walk(GMimeObject *object, struct reading *r)
+{
     if (++r->parts > DSN_PARTS_MAX || r->depth >= DSN_DEPTH_MAX) {
         r->over = true;
         return;
@@ -147,8 +174,8 @@ static void walk(GMimeObject *object, struct reading *r)
         for (int i = 0; i < g_mime_multipart_get_count(GMIME_MULTIPART(object)) && !r->over; i++)
             walk(g_mime_multipart_get_part(GMIME_MULTIPART(object), i), r);
         r->depth--;
-    } else if (GMIME_IS_PART(object) && type && g_mime_content_type_is_type(type, "message", "delivery-status")) {
-        read_delivery_status(GMIME_PART(object), r);
+    } else if (is_delivery_status(object)) {
+        read_delivery_status(GMIME_PART(object), r->dsn);
     }
     /* A message/rfc822 part is the mail that came back: what it holds is not a report about us. */
 }
