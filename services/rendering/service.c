@@ -297,7 +297,7 @@ static int rendering_start(struct td_app *app, void **ret_state, struct td_err *
         return td_fail(reterr, TD_ECONFIG, "keys.token is needed: at least %d bytes, the same for all services",
                        TD_KEY_BYTES_MIN);
     if (!s->message_id_domain || !*s->message_id_domain)
-        return td_fail(reterr, TD_ECONFIG, "message_id.domain is needed: the right side of Message-ID");
+        return td_fail(reterr, TD_ECONFIG, "message_id_domain is needed: the right side of Message-ID");
     r = calloc(1, sizeof(*r));
     if (!r)
         return td_fail(reterr, TD_ENOMEM, "out of memory");
