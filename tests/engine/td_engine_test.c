@@ -665,6 +665,30 @@ static void a_connection_is_quit_after_its_share_of_mails(void **unused)
     bench_close(&bench);
 }
 
+/* libcurl prunes what it takes for idle connections once a second when it makes a new one: ours must not look idle to it. */
+static void new_connections_leave_old_ones_alone(void **unused)
+{
+    struct script script = {"old and new"};
+    struct bench bench;
+
+    (void)unused;
+    bench_open(&bench, &script);
+    bench.settings.max_connections = 8;
+    bench_pool(&bench);
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i <= round * 2; i++)
+            job_send(&bench);
+        assert_true(run_until(&bench, all_done));
+        for (uint64_t until = td_mono_ms() + 1100; td_mono_ms() < until;)
+            uv_run(&bench.loop, UV_RUN_NOWAIT);
+    }
+    for (size_t i = 0; i < bench.job_count; i++)
+        assert_int_equal(bench.jobs[i].result.kind, ATTEMPT_ACCEPTED);
+    assert_int_equal(bad_events(&bench), 0);
+    assert_int_equal(pool_connections(bench.pool), scripted_relay_seen(bench.relay).connections); /* none was replaced */
+    bench_close(&bench);
+}
+
 static void an_idle_connection_is_quit_in_time(void **unused)
 {
     struct script script = {"idle"};
@@ -916,6 +940,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_refusal_in_mid_content_is_a_reply),
         cmocka_unit_test(many_mails_each_have_one_result_and_refusals_cost_no_connection),
         cmocka_unit_test(a_connection_is_quit_after_its_share_of_mails),
+        cmocka_unit_test(new_connections_leave_old_ones_alone),
         cmocka_unit_test(an_idle_connection_is_quit_in_time),
         cmocka_unit_test(an_idle_close_costs_no_mail_and_no_event),
         cmocka_unit_test(a_stale_connection_is_retried_once_on_a_fresh_one),
