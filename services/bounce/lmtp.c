@@ -83,7 +83,7 @@ static bool path(const char *args, const char *keyword, char out[ADDRESS_MAX])
     if (*open != '<')
         return false;
     close = strchr(open, '>');
-    if (!close || (size_t)(close - open) >= ADDRESS_MAX || (close[1] != '\0' && close[1] != ' '))
+    if (!close || (size_t)(close - open) > ADDRESS_MAX || (close[1] != '\0' && close[1] != ' '))
         return false;
     n = (size_t)(close - open - 1);
     for (const char *at = open; at < close; at++)
@@ -233,17 +233,22 @@ static void content_line(struct lmtp *l, const char *line, size_t len, bool ende
 
 /* ---- bytes ---- */
 
+static int too_long(struct lmtp *l, struct td_buf *out)
+{
+    say(l, out, "500 5.5.2 Line too long\r\n");
+    return -1;
+}
+
 /* There is no line end among the `left` bytes at hand. @return bytes used */
 static size_t no_line_yet(struct lmtp *l, const char *at, size_t left, struct td_buf *out, int *rc)
 {
+    left -= at[left - 1] == '\r'; /* its LF may be next */
     if (left <= LMTP_LINE_MAX)
         return 0;
     if (l->state != LS_DATA) {
-        say(l, out, "500 5.5.2 Line too long\r\n");
-        *rc = -1;
+        *rc = too_long(l, out);
         return 0;
     }
-    left -= at[left - 1] == '\r'; /* its LF may be next */
     content_line(l, at, left, false, out);
     return left;
 }
@@ -268,7 +273,9 @@ static int run(struct lmtp *l, struct td_buf *out)
             content_line(l, at, n, true, out);
         } else {
             *end = '\0';
-            rc = n > LMTP_LINE_MAX || strlen(at) != n ? bad(l, out, "500 5.5.2 Not a command\r\n") : command(l, at, out);
+            rc = n > LMTP_LINE_MAX   ? too_long(l, out)
+                 : strlen(at) != n ? bad(l, out, "500 5.5.2 Not a command\r\n")
+                                   : command(l, at, out);
         }
         if (l->unsaid)
             rc = -1;
