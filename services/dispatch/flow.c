@@ -17,6 +17,7 @@ enum {
     RESERVE_MIN = 8, RESERVE_MAX = 256, /* mails begun and not yet with a relay: half as many as connections */
     PUMP_BURST = 256,           /* mails started before the loop looks at other things */
     LOOK_AGAIN_MS = 200,        /* for a mail that only one relay may have, which is unfit now */
+    RECONNECTS_MAX = 3,         /* "idle too long" on this many connections in a row is something else */
     AVOID_RELAY_MS = 1000,      /* a relay that was busy gets this mail again after that, if no other took it */
     AVOID_MESSAGE_MS = 86400000 /* a relay that refused the message itself */
 };
@@ -534,6 +535,8 @@ static void replied(struct dispatch *d, struct mail *mail, const struct attempt_
         flow_retry(d, mail, class.reason);
         return;
     case ACT_RECONNECT:
+        if (++mail->reconnects > RECONNECTS_MAX) /* it says so on fresh connections, too */
+            avoid(mail, AVOID_RELAY_MS);
         again(d, mail);
         return;
     case ACT_OTHER_RELAY:

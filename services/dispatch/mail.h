@@ -69,6 +69,7 @@ struct mail {
     uint32_t avoid;           /* bits of relays that refused it lately */
     uint64_t avoid_until_ms;  /* monotonic */
     uint32_t dice;            /* 0..9999 for ramps */
+    unsigned reconnects;      /* how often a relay said that the connection had been idle too long */
     unsigned attempts;        /* hand-overs in this process and before */
     struct smtp_reply reply;  /* the last refusal, for an EXPIRED outcome */
     enum smtp_phase phase;
