@@ -299,10 +299,10 @@ static void on_begun(void *user, const struct td_begun *b, size_t count, const s
 
 static void ask(struct begin_call *call)
 {
-    struct td_err away = {.code = TD_EIO};
+    int rc = td_ledger_begin_as(call->d->redis, call->campaign->id, call->token, call->index, call->count, on_begun, call);
 
-    if (td_ledger_begin_as(call->d->redis, call->campaign->id, call->token, call->index, call->count, on_begun, call) < 0)
-        on_begun(call, NULL, 0, &away);
+    if (!td_redis_answers(rc))
+        on_begun(call, NULL, 0, &(struct td_err){.code = TD_ENOMEM});
 }
 
 static void begin_batch(struct dispatch *d, struct campaign *c)

@@ -103,8 +103,8 @@ void flow_retry(struct dispatch *d, struct mail *mail, const char *reason)
         retry_produce(d, mail);
         return;
     }
-    if (td_ledger_undo(d->redis, mail->campaign->id, &mail->msg->index, 1, on_undone, mail) < 0)
-        on_undone(mail, NULL, &(struct td_err){.code = TD_EIO});
+    if (!td_redis_answers(td_ledger_undo(d->redis, mail->campaign->id, &mail->msg->index, 1, on_undone, mail)))
+        on_undone(mail, NULL, &(struct td_err){.code = TD_ENOMEM});
 }
 
 /* ---- letting go ---- */

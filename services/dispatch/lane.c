@@ -146,7 +146,8 @@ static void ask(struct lane_set *set, struct lane *lane, uint64_t now_ms)
         return;
     *a = (struct ask){set, lane->id, now_ms};
     lane->asking = true;
-    if (td_lane_acquire(set->redis, lane->name, set->owner, (unsigned)set->settings->dispatch_lane_lease_ms, on_lease, a) < 0) {
+    if (!td_redis_answers(td_lane_acquire(set->redis, lane->name, set->owner, (unsigned)set->settings->dispatch_lane_lease_ms,
+                                          on_lease, a))) {
         lane->asking = false;
         free(a);
     }

@@ -187,7 +187,7 @@ static void on_ledger(void *user, const struct td_reply *reply, const struct td_
     free(batch);
 }
 
-static int batch_end(struct batch *batch, td_redis_cb *cb)
+static void batch_end(struct batch *batch, td_redis_cb *cb)
 {
     struct td_ended ended[TD_LEDGER_BATCH];
     size_t n = 0;
@@ -195,26 +195,20 @@ static int batch_end(struct batch *batch, td_redis_cb *cb)
     for (const struct end *end = batch->ends.first; end; end = end->next)
         ended[n++] = (struct td_ended){end->index, end->result, end->relay, end->packed, end->packed_len};
     batch->owner->calls++;
-    if (td_ledger_end(batch->owner->redis, batch->ends.first->campaign_id, ended, n, cb, batch) == TD_OK)
-        return TD_OK;
-    batch->owner->calls--;
-    return TD_EIO;
+    if (!td_redis_answers(td_ledger_end(batch->owner->redis, batch->ends.first->campaign_id, ended, n, cb, batch)))
+        cb(batch, NULL, &(struct td_err){.code = TD_ENOMEM});
 }
 
 static void flush_waiting(struct outcomes *o)
 {
     while (o->waiting.first) {
         struct batch *batch = batch_take(o, &o->waiting);
-        struct td_err away = {.code = TD_EIO};
 
         if (!batch) {
             arm(o, AGAIN_MS);
             return;
         }
-        if (batch_end(batch, on_ledger) < 0) {
-            o->calls++;
-            on_ledger(batch, NULL, &away);
-        }
+        batch_end(batch, on_ledger);
     }
 }
 
@@ -275,15 +269,10 @@ static void flush_owed(struct outcomes *o)
     }
     while (o->owed.first && td_redis_up(o->redis)) {
         struct batch *batch = batch_take(o, &o->owed);
-        struct td_err away = {.code = TD_EIO};
 
         if (!batch)
             return;
-        if (batch_end(batch, on_written_back) < 0) {
-            o->calls++;
-            on_written_back(batch, NULL, &away);
-            return;
-        }
+        batch_end(batch, on_written_back);
     }
 }
 

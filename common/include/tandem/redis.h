@@ -71,6 +71,11 @@ void td_redis_on_state(struct td_redis *redis, void (*cb)(void *user, bool up, c
  * @return TD_OK, TD_EIO (away), TD_EAGAIN (TD_REDIS_PENDING_MAX or 64 MiB wait) or TD_ENOMEM
  */
 int td_redis_command(struct td_redis *redis, const struct td_arg *args, size_t count, td_redis_cb *cb, void *user);
+/** Will the callback of a call (also those of ledger.h) that returned rc be called? */
+static inline bool td_redis_answers(int rc)
+{
+    return rc != TD_EINVAL && rc != TD_ENOMEM;
+}
 /** EVALSHA (EVAL when this connection has not seen it); on NOSCRIPT once more with EVAL, which then runs after commands
  * sent meanwhile. Keys first, then args. */
 int td_redis_eval(struct td_redis *redis, const struct td_script *script, const struct td_arg *keys, size_t key_count,

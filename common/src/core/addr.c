@@ -194,7 +194,7 @@ static int check_octets(const char *address, size_t len, size_t *ret_at, bool *r
 int td_addr_check(const char *address, size_t len, char out[TD_ADDR_MAX], struct td_err *reterr)
 {
     char local[LOCAL_MAX * 2], domain[DOMAIN_MAX];
-    size_t at, local_len, domain_len;
+    size_t at = 0, local_len = 0, domain_len = 0;
     bool ascii;
     int rc;
 
