@@ -34,9 +34,11 @@ static void on_log(const rd_kafka_t *rk, int level, const char *facility, const 
 
 static int set(rd_kafka_conf_t *conf, const char *name, const char *value, struct td_err *reterr)
 {
+    bool optional = name[0] == '?';
     char text[200];
+    rd_kafka_conf_res_t res = rd_kafka_conf_set(conf, name + optional, value, text, sizeof(text));
 
-    if (rd_kafka_conf_set(conf, name, value, text, sizeof(text)) == RD_KAFKA_CONF_OK)
+    if (res == RD_KAFKA_CONF_OK || (res == RD_KAFKA_CONF_UNKNOWN && optional))
         return TD_OK;
     return td_fail(reterr, TD_ECONFIG, "Kafka property %s: %s", name, text);
 }
@@ -46,7 +48,7 @@ static int set_user_property(rd_kafka_conf_t *conf, const char *property, struct
     const char *equals = strchr(property, '=');
     char name[KAFKA_TEXT_MAX];
 
-    if (!equals || equals == property || (size_t)(equals - property) >= sizeof(name))
+    if (!equals || equals == property || property[0] == '?' || (size_t)(equals - property) >= sizeof(name))
         return td_fail(reterr, TD_ECONFIG, "kafka.properties: wants name=value");
     snprintf(name, sizeof(name), "%.*s", (int)(equals - property), property);
     for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)

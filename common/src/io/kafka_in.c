@@ -563,9 +563,11 @@ static int make_handle(struct td_kafka_in *in, const struct td_settings *setting
         {"auto.offset.reset", "earliest"},
         {"fetch.wait.max.ms", "100"},
         {"fetch.message.max.bytes", "1048576"},
-        /* A lane that is not read (pause, hold) keeps up to this much in memory. */
-        {"queued.min.messages", "2000"},
+        /* A lane that is not read (pause, hold) keeps up to this much in memory. When it is full, librdkafka looks again
+         * after a second (newer ones: after what is set), so this is also about what a lane can read a second. */
+        {"queued.min.messages", "10000"},
         {"queued.max.messages.kbytes", "4096"},
+        {"?fetch.queue.backoff.ms", "50"},
     };
     rd_kafka_conf_t *conf;
     int rc;

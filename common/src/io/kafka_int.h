@@ -16,7 +16,8 @@ enum { KAFKA_TEXT_MAX = 256 }; /* longest topic or group name (Kafka: 249) with 
 /* ---- kafka_conf.c ---- */
 
 struct kafka_prop {
-    const char *name, *value; /* value NULL: skipped */
+    const char *name;  /* with a leading ?: skipped by releases of librdkafka that do not know it */
+    const char *value; /* NULL: skipped */
 };
 
 /** Properties of every handle, then `props`, then the user's. Free with rd_kafka_conf_destroy unless a handle took it. */

@@ -392,8 +392,9 @@ static int make_handle(struct td_kafka_table *table, struct td_err *reterr)
         {"enable.partition.eof", "true"},
         {"fetch.wait.max.ms", "100"},
         {"fetch.message.max.bytes", "1048576"},
-        {"queued.min.messages", "2000"},
-        {"queued.max.messages.kbytes", "8192"},
+        {"queued.min.messages", "100000"}, /* or a long topic loads in steps of a second */
+        {"queued.max.messages.kbytes", "16384"},
+        {"?fetch.queue.backoff.ms", "50"},
     };
     rd_kafka_conf_t *conf;
     int rc = kafka_group_name(group, table->settings, "table", reterr);
