@@ -40,6 +40,7 @@ struct submit {
     struct recipients *recipients;
     struct courier *courier;
     enum phase phase;
+    bool single_sent; /* CAMPAIGN and SEAL are one submission each */
     bool asked; /* something of this phase went out: CAMPAIGN and SEAL have one submission each */
     struct sent sent[WINDOW];
     size_t sent_count;

@@ -299,9 +299,9 @@ static void on_redis(void *user, bool up, const char *run_id)
     struct service *svc = user;
 
     (void)run_id;
+    if (!up && svc->redis_known)
+        td_log(TD_WARN, "intake.waits", "msg=\"recipients and seals wait until Redis is back\"");
     svc->redis_known = true;
-    td_log(up ? TD_INFO : TD_WARN, up ? "redis.up" : "redis.away", "msg=\"%s\"",
-           up ? "recipients are taken" : "recipients wait until it is back");
 }
 
 /* ---- life ---- */

@@ -140,10 +140,10 @@ int td_kafka_follow_new(uv_loop_t *loop, const struct td_settings *settings, enu
                         unsigned timeout_ms, const struct td_kafka_follow_ops *ops, void *user,
                         struct td_kafka_follow **ret, struct td_err *reterr)
 {
-    static const struct kafka_prop props[] = {{"enable.partition.eof", "true"},
-                                              {"auto.offset.reset", "earliest"},
-                                              {"fetch.wait.max.ms", "50"},
-                                              {"queued.max.messages.kbytes", "16384"}};
+    static const struct kafka_prop props[] = {{.name = "enable.partition.eof", .value = "true"},
+                                              {.name = "auto.offset.reset", .value = "earliest"},
+                                              {.name = "fetch.wait.max.ms", .value = "50"},
+                                              {.name = "queued.max.messages.kbytes", .value = "16384"}};
     struct td_kafka_follow *follow = calloc(1, sizeof(*follow));
     char name[KAFKA_TEXT_MAX];
     rd_kafka_conf_t *conf;
