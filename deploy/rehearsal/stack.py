@@ -145,6 +145,22 @@ class Relay:
         return rows
 
 
+class OwnRelay:
+    """A server that somebody else starts and stops, with its entry of the settings; it keeps no ledger."""
+
+    def __init__(self, name, entry):
+        self.name, self.settings, self.ledger, self.process = name, entry, None, None
+
+    def start(self):
+        wait_for(f"relay {self.name}", 10, lambda: answers(self.settings["port"]))
+
+    def entry(self):
+        return {"name": self.name, **self.settings}
+
+    def taken(self):
+        return []
+
+
 def to_yaml(value, indent=0):
     """Enough YAML for our settings: maps, lists of words, lists of maps, scalars as JSON (which is YAML)."""
     pad = "  " * indent
@@ -227,6 +243,12 @@ class Stack:
         self.relays.append(relay)
         return relay
 
+    def add_own_relay(self, name, entry):
+        """A relay that is no relaysim: entry as in `relays` of the settings."""
+        relay = OwnRelay(name, entry)
+        self.relays.append(relay)
+        return relay
+
     def write_settings(self):
         settings = {
             "kafka": {"brokers": self.bootstrap, "lanes": self.lanes()},
@@ -272,7 +294,8 @@ class Stack:
         self.start_broker()
         for relay in self.relays:
             relay.start()
-            self.processes.append(relay.process)
+            if relay.process:
+                self.processes.append(relay.process)
         self.write_settings()
         if self.broker == "kafka":
             self.ctl("topics", "apply")
@@ -304,7 +327,7 @@ class Stack:
             return {}
 
     def audit(self, campaign):
-        ledgers = [a for r in self.relays if r.ledger.exists() for a in ("--ledger", r.ledger)]
+        ledgers = [a for r in self.relays if r.ledger and r.ledger.exists() for a in ("--ledger", r.ledger)]
         done = self.ctl("--json", "campaign", "audit", campaign, *ledgers, check=False)
         if not done.stdout.strip():
             raise Failed(f"tandemctl campaign audit: {done.stderr.strip()}")
