@@ -24,6 +24,7 @@ struct bench {
     rd_kafka_mock_cluster_t *cluster;
     char brokers[512];
     struct td_settings settings;
+    struct td_metrics *metrics; /* NULL unless a test wants them */
     uv_loop_t loop;
 };
 

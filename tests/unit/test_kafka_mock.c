@@ -146,7 +146,7 @@ static void join(struct member *m, struct bench *b, int want)
 
     *m = (struct member){.b = b, .want = want};
     assert_int_equal(
-        td_kafka_in_new(&b->loop, &b->settings, NULL, "dispatch", &topic, 1, &ops, m, &m->in, &err), TD_OK);
+        td_kafka_in_new(&b->loop, &b->settings, b->metrics, "dispatch", &topic, 1, &ops, m, &m->in, &err), TD_OK);
 }
 
 static void leave(struct member *m)
@@ -257,6 +257,7 @@ static void commits_are_seen_by_others_and_never_fall(void **state)
     struct member m;
     bool settled = false;
 
+    b->metrics = td_metrics_new();
     make_topic(b, TD_T_OUTBOUND, LANES);
     fill(b, 0, 400);
     assert_int_equal(td_kafka_out_new(&b->loop, &b->settings, NULL, &out, NULL), TD_OK);
@@ -278,8 +279,13 @@ static void commits_are_seen_by_others_and_never_fall(void **state)
     assert_int_equal(answer.offsets[1], 50);
     assert_int_equal(answer.offsets[2], 60);
     assert_int_equal(answer.offsets[3], -1);
+    turn_for(b, 5500); /* lag is looked at every 5 s */
+    assert_int_equal(td_metric_value(td_metric(b->metrics, TD_GAUGE, "tandem_kafka_consumer_lag_records", "",
+                                               "group=\"dispatch\",topic=\"mail.outbound\"")),
+                     400 - 50 - 60);
     leave(&m);
     td_kafka_out_free(out, 1000);
+    td_metrics_free(b->metrics);
 }
 
 static void a_commit_that_failed_goes_again(void **state)
@@ -353,6 +359,36 @@ static void revoke_may_take_its_time(void **state)
     td_kafka_in_free(m.in);
 }
 
+static void stop_before_any_lane_closes(void **state)
+{
+    struct bench *b = *state;
+    struct member m;
+
+    make_topic(b, TD_T_OUTBOUND, LANES);
+    join(&m, b, 1);
+    leave(&m);
+    assert_int_equal(m.assigned + m.revoked, 0);
+}
+
+/* The group has given lanes, but their offsets cannot be had: the service has not heard of them yet. */
+static void stop_while_offsets_are_asked_for_closes(void **state)
+{
+    struct bench *b = *state;
+    struct member m;
+    uint64_t begun;
+
+    make_topic(b, TD_T_OUTBOUND, LANES);
+    for (int i = 0; i < 200; i++)
+        rd_kafka_mock_push_request_errors(b->cluster, 9 /* OffsetFetch */, 1,
+                                          RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED);
+    join(&m, b, 1);
+    turn_for(b, 6000);
+    begun = td_mono_ms();
+    leave(&m);
+    assert_int_equal(m.assigned + m.revoked, 0);
+    assert_true(td_mono_ms() - begun < 8000);
+}
+
 static void free_without_stop_leaves_nothing_behind(void **state)
 {
     struct bench *b = *state;
@@ -378,6 +414,8 @@ int main(void)
         ON_BENCH(a_commit_that_failed_goes_again),
         ON_BENCH(alive_advances_by_itself_and_stands_still_without_the_broker),
         ON_BENCH(revoke_may_take_its_time),
+        ON_BENCH(stop_before_any_lane_closes),
+        ON_BENCH(stop_while_offsets_are_asked_for_closes),
         ON_BENCH(free_without_stop_leaves_nothing_behind),
     };
 

@@ -5,14 +5,9 @@
  * a hold simply leaves them where they are (a few MiB a lane, bounded by queued.max.messages.kbytes), nothing is
  * thrown away and fetched again, and lanes are served in turn.
  *
- *   IDLE --assign--> ASKING --offsets known--> ASSIGNED --revoke, stop--> REVOKING --revoke_done--> FLUSHING --> IDLE
- *
- * In ASKING the group waits for our rd_kafka_assign, in REVOKING and FLUSHING for rd_kafka_assign(NULL); librdkafka
- * sends heartbeats all the while. It rejoins behind our back when it is thrown out during that time, so a new
- * assignment can arrive while the old one is still being handed back: it waits in `next`. */
-#include "kafka_int.h"
+ * kafka_group.c has the states; this file has the pump, the records and the service's calls. */
+#include "kafka_in_int.h"
 
-#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,292 +28,16 @@ enum {
     LAG_EVERY_MS = 5000,
 };
 
-enum in_state { IN_IDLE, IN_ASKING, IN_ASSIGNED, IN_REVOKING, IN_FLUSHING, IN_CLOSING, IN_CLOSED };
-
-struct td_kafka_in {
-    rd_kafka_t *rk;
-    rd_kafka_queue_t *group_queue, *close_queue, *answers;
-    struct kafka_wake *wake;
-    struct td_kafka_in_ops ops;
-    void *user;
-    char group_id[KAFKA_TEXT_MAX];
-    char topics[TD_T_COUNT][KAFKA_TEXT_MAX]; /* "" where not subscribed */
-    uint64_t heartbeat_ms;
-
-    enum in_state state;
-    uint64_t since_ms; /* when state began */
-    rd_kafka_topic_partition_list_t *next; /* assignment that waits for its turn or for its offsets */
-    uintptr_t asked, ask_generation;       /* asked == ask_generation: an answer is on its way */
-    uint64_t asked_ms;
-    struct kafka_lane *lanes;
-    size_t lane_count, turn;
-    struct kafka_commits commits;
-    bool held, lost;
-    uint64_t polled_ms, polled_before_ms; /* when this poll of the group's queue began, and the one before it */
-    uint64_t joined_ms;                   /* not later than when the group gave us `next` */
-
-    bool stop_wanted;
-    void (*stopped)(void *user);
-    void *stopped_user;
-    bool fatal, fatal_told;
-
-    struct td_metric *m_lag[TD_T_COUNT], *m_rebalances;
-    uint64_t lag_ms;
-};
-
-static void enter(struct td_kafka_in *in, enum in_state state)
-{
-    in->state = state;
-    in->since_ms = td_mono_ms();
-}
-
-/* ---- lanes ---- */
-
-static bool topic_of(const struct td_kafka_in *in, const char *name, enum td_topic_id *ret)
-{
-    for (enum td_topic_id id = 0; id < TD_T_COUNT; id++)
-        if (in->topics[id][0] && strcmp(in->topics[id], name) == 0) {
-            *ret = id;
-            return true;
-        }
-    return false;
-}
-
 static struct kafka_lane *find_lane(struct td_kafka_in *in, struct td_lane lane)
 {
     return kafka_lane_find(in->lanes, in->lane_count, in->topics[lane.topic], lane.partition);
-}
-
-static void drop_lanes(struct td_kafka_in *in)
-{
-    kafka_commits_end(&in->commits);
-    for (size_t i = 0; i < in->lane_count; i++)
-        rd_kafka_queue_destroy(in->lanes[i].queue);
-    free(in->lanes);
-    in->lanes = NULL;
-    in->lane_count = 0;
-}
-
-static struct kafka_lane *make_lanes(struct td_kafka_in *in, const rd_kafka_topic_partition_list_t *list,
-                                     size_t *ret_count)
-{
-    struct kafka_lane *lanes = calloc(list->cnt > 0 ? (size_t)list->cnt : 1, sizeof(*lanes));
-    size_t count = 0;
-
-    for (int i = 0; lanes && i < list->cnt; i++) {
-        const rd_kafka_topic_partition_t *part = &list->elems[i];
-        enum td_topic_id topic;
-
-        if (!topic_of(in, part->topic, &topic))
-            continue; /* the group was subscribed to more by an older release; that member will see to it */
-        lanes[count].lane = (struct td_lane){topic, part->partition};
-        lanes[count].topic = in->topics[topic];
-        lanes[count].start = part->offset >= 0 ? part->offset : -1;
-        lanes[count].wanted = lanes[count].acked = -1;
-        lanes[count].queue = rd_kafka_queue_get_partition(in->rk, part->topic, part->partition);
-        rd_kafka_queue_forward(lanes[count].queue, NULL); /* out of the consumer's queue */
-        kafka_wake_watch(in->wake, lanes[count].queue);
-        count++;
-    }
-    if (lanes)
-        qsort(lanes, count, sizeof(*lanes), kafka_lane_compare);
-    *ret_count = count;
-    return lanes;
-}
-
-/* Plain arrays of what is assigned, for the service. NULL when out of memory. */
-static struct td_lane *list_lanes(const struct td_kafka_in *in, int64_t *offsets)
-{
-    struct td_lane *list = malloc((in->lane_count ? in->lane_count : 1) * sizeof(*list));
-
-    for (size_t i = 0; list && i < in->lane_count; i++) {
-        list[i] = in->lanes[i].lane;
-        if (offsets)
-            offsets[i] = in->lanes[i].start < 0 ? 0 : in->lanes[i].start;
-    }
-    return list;
-}
-
-/* ---- assignment ---- */
-
-static void forget_next(struct td_kafka_in *in)
-{
-    if (in->next)
-        rd_kafka_topic_partition_list_destroy(in->next);
-    in->next = NULL;
-    in->ask_generation++;
-}
-
-static void out_of_memory(struct td_kafka_in *in)
-{
-    td_log(TD_ERROR, "kafka.memory", "group=%s", in->group_id);
-    in->fatal = true;
-}
-
-/* The offsets are known: reading may begin. */
-static void take_assignment(struct td_kafka_in *in)
-{
-    rd_kafka_topic_partition_list_t *list = in->next;
-    struct td_lane *lanes;
-    int64_t *offsets;
-    rd_kafka_resp_err_t err;
-
-    in->next = NULL;
-    in->lanes = make_lanes(in, list, &in->lane_count);
-    for (int i = 0; i < list->cnt; i++)
-        if (list->elems[i].offset < 0)
-            list->elems[i].offset = RD_KAFKA_OFFSET_BEGINNING;
-    kafka_commits_begin(&in->commits, in->lanes, in->lane_count, in->joined_ms);
-    err = rd_kafka_assign(in->rk, list);
-    rd_kafka_topic_partition_list_destroy(list);
-    if (err)
-        td_log(TD_WARN, "kafka.assign", "group=%s code=%s", in->group_id, rd_kafka_err2name(err));
-    enter(in, IN_ASSIGNED);
-    td_metric_add(in->m_rebalances, 1);
-    td_log(TD_INFO, "kafka.assigned", "group=%s lanes=%zu", in->group_id, in->lane_count);
-    if (in->lane_count == 0)
-        return;
-    offsets = malloc(in->lane_count * sizeof(*offsets));
-    lanes = offsets ? list_lanes(in, offsets) : NULL;
-    if (lanes)
-        in->ops.on_assigned(in->user, lanes, offsets, in->lane_count);
-    else
-        out_of_memory(in);
-    free(lanes);
-    free(offsets);
-}
-
-static void ask_offsets(struct td_kafka_in *in)
-{
-    struct td_err err;
-
-    in->asked_ms = td_mono_ms();
-    in->asked = ++in->ask_generation;
-    if (kafka_offsets_ask(in->rk, in->group_id, in->next, (void *)in->asked, in->answers, &err) < 0)
-        in->asked = 0; /* step() tries again */
-}
-
-static void begin_assignment(struct td_kafka_in *in)
-{
-    enter(in, IN_ASKING);
-    if (in->next->cnt == 0)
-        take_assignment(in); /* more members than lanes */
-    else
-        ask_offsets(in);
-}
-
-static void answer_offsets(struct td_kafka_in *in, rd_kafka_event_t *event)
-{
-    struct td_err err;
-    const rd_kafka_topic_partition_list_t *list;
-
-    if ((uintptr_t)rd_kafka_event_opaque(event) != in->ask_generation || in->state != IN_ASKING)
-        return; /* of an assignment that is gone */
-    in->asked = 0;
-    list = kafka_offsets_answer(event, &err);
-    if (!list) {
-        td_log(TD_INFO, "kafka.offsets", "group=%s code=%s msg=\"%s\"", in->group_id, td_code_name(err.code), err.text);
-        return; /* step() asks again */
-    }
-    for (int i = 0; i < list->cnt; i++) {
-        rd_kafka_topic_partition_t *part =
-            rd_kafka_topic_partition_list_find(in->next, list->elems[i].topic, list->elems[i].partition);
-
-        if (part)
-            part->offset = list->elems[i].offset;
-    }
-    take_assignment(in);
-}
-
-/* ---- revocation ---- */
-
-static void begin_revoke(struct td_kafka_in *in, bool lost)
-{
-    struct td_lane *lanes;
-
-    in->lost = lost;
-    enter(in, IN_REVOKING);
-    td_log(lost ? TD_WARN : TD_INFO, "kafka.revoked", "group=%s lanes=%zu lost=%d", in->group_id, in->lane_count, lost);
-    if (in->lane_count == 0) {
-        enter(in, IN_FLUSHING);
-        return;
-    }
-    lanes = list_lanes(in, NULL);
-    if (lanes)
-        in->ops.on_revoked(in->user, lanes, in->lane_count, lost);
-    else
-        out_of_memory(in);
-    free(lanes);
-}
-
-static void begin_close(struct td_kafka_in *in)
-{
-    rd_kafka_error_t *error;
-
-    enter(in, IN_CLOSING);
-    in->close_queue = rd_kafka_queue_new(in->rk);
-    kafka_wake_watch(in->wake, in->close_queue);
-    error = rd_kafka_consumer_close_queue(in->rk, in->close_queue); /* in the background */
-    if (!error)
-        return;
-    td_log(TD_WARN, "kafka.close", "group=%s msg=\"%s\"", in->group_id, rd_kafka_error_string(error));
-    rd_kafka_error_destroy(error);
-    enter(in, IN_CLOSED);
-}
-
-/* All commits are in, or it took too long: give the lanes back. */
-static void end_revoke(struct td_kafka_in *in)
-{
-    if (!kafka_commits_settled(&in->commits))
-        td_log(TD_WARN, "kafka.commit", "group=%s msg=\"lanes given back before all commits were taken\"", in->group_id);
-    rd_kafka_assign(in->rk, NULL);
-    drop_lanes(in);
-    enter(in, IN_IDLE);
-    if (in->next && !in->stop_wanted)
-        begin_assignment(in);
-}
-
-static void on_assign(struct td_kafka_in *in, const rd_kafka_topic_partition_list_t *list)
-{
-    forget_next(in);
-    in->next = rd_kafka_topic_partition_list_copy(list);
-    in->joined_ms = in->polled_before_ms; /* it was not there at that poll, so the group gave it later */
-    if (in->state == IN_ASSIGNED)
-        begin_revoke(in, true); /* it never told us that the old ones are gone */
-    else if (in->state == IN_IDLE || in->state == IN_ASKING)
-        begin_assignment(in);
-    /* REVOKING, FLUSHING: end_revoke takes it up. */
-}
-
-/* By rd_kafka_consumer_poll, on the loop. */
-static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t err, rd_kafka_topic_partition_list_t *list, void *opaque)
-{
-    struct td_kafka_in *in = opaque;
-
-    if (in->state == IN_CLOSING || in->state == IN_CLOSED) {
-        rd_kafka_assign(rk, NULL);
-        return;
-    }
-    if (err == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
-        on_assign(in, list);
-        return;
-    }
-    if (err != RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS)
-        td_log(TD_WARN, "kafka.rebalance", "group=%s code=%s", in->group_id, rd_kafka_err2name(err));
-    forget_next(in);
-    if (in->state == IN_ASSIGNED) {
-        begin_revoke(in, err != RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS || rd_kafka_assignment_lost(rk));
-    } else if (in->state == IN_IDLE || in->state == IN_ASKING) {
-        rd_kafka_assign(rk, NULL); /* the service never heard of these */
-        enter(in, IN_IDLE);
-    }
 }
 
 void td_kafka_in_revoke_done(struct td_kafka_in *in)
 {
     if (in->state != IN_REVOKING)
         return;
-    enter(in, IN_FLUSHING); /* the end comes from the pump, not from inside the service's callback */
+    kafka_in_enter(in, IN_FLUSHING); /* the end comes from the pump, not from inside the service's callback */
     kafka_wake_soon(in->wake);
 }
 
@@ -364,7 +83,7 @@ static void poll_group(struct td_kafka_in *in)
     }
     while ((event = rd_kafka_queue_poll(in->answers, 0))) {
         if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_LISTCONSUMERGROUPOFFSETS_RESULT)
-            answer_offsets(in, event);
+            kafka_group_answer_offsets(in, event);
         rd_kafka_event_destroy(event);
     }
 }
@@ -455,10 +174,10 @@ static void step_closing(struct td_kafka_in *in)
     uint64_t age = td_mono_ms() - in->since_ms;
 
     if (in->state == IN_CLOSING && rd_kafka_consumer_closed(in->rk)) {
-        enter(in, IN_CLOSED);
+        kafka_in_enter(in, IN_CLOSED);
     } else if (in->state == IN_CLOSING && age > CLOSE_MAX_MS) {
         td_log(TD_WARN, "kafka.close", "group=%s msg=\"close did not end in time\"", in->group_id);
-        enter(in, IN_CLOSED);
+        kafka_in_enter(in, IN_CLOSED);
     }
 }
 
@@ -469,19 +188,19 @@ static void step(struct td_kafka_in *in)
 
     if (in->state == IN_REVOKING && age > REVOKE_MAX_MS) {
         td_log(TD_ERROR, "kafka.revoke_late", "group=%s ms=%d", in->group_id, REVOKE_MAX_MS);
-        enter(in, IN_FLUSHING);
+        kafka_in_enter(in, IN_FLUSHING);
     }
     if (in->state == IN_FLUSHING &&
         (in->lost || kafka_commits_settled(&in->commits) || now - in->since_ms > FLUSH_MAX_MS))
-        end_revoke(in);
+        kafka_group_end_revoke(in);
     if (in->state == IN_ASKING && in->asked == 0 && now - in->asked_ms > ASK_AGAIN_MS)
-        ask_offsets(in);
+        kafka_group_ask_offsets(in);
     if (in->stop_wanted && in->fatal && in->state < IN_CLOSING)
-        enter(in, IN_CLOSED); /* it is in no group any more */
+        kafka_in_enter(in, IN_CLOSED); /* it is in no group any more */
     else if (in->stop_wanted && in->state == IN_ASSIGNED)
-        begin_revoke(in, false); /* before close: as long as we are a member, commits are taken */
+        kafka_group_begin_revoke(in, false); /* before close: as long as we are a member, commits are taken */
     else if (in->stop_wanted && (in->state == IN_IDLE || in->state == IN_ASKING))
-        begin_close(in);
+        kafka_group_begin_close(in);
 }
 
 static void tell_fatal(struct td_kafka_in *in)
@@ -583,7 +302,7 @@ static int make_handle(struct td_kafka_in *in, const struct td_settings *setting
     if (rc < 0)
         return rc;
     rd_kafka_conf_set_opaque(conf, in);
-    rd_kafka_conf_set_rebalance_cb(conf, on_rebalance);
+    rd_kafka_conf_set_rebalance_cb(conf, kafka_group_on_rebalance);
     rd_kafka_conf_set_error_cb(conf, on_error);
     return kafka_handle_new(RD_KAFKA_CONSUMER, conf, &in->rk, reterr);
 }
@@ -629,7 +348,7 @@ int td_kafka_in_new(uv_loop_t *loop, const struct td_settings *settings, struct 
     in->commits.queue = in->group_queue;
     in->commits.on_answer = on_commit_answer;
     in->polled_ms = in->polled_before_ms = in->lag_ms = td_mono_ms();
-    enter(in, IN_IDLE);
+    kafka_in_enter(in, IN_IDLE);
     in->wake = kafka_wake_new(loop, TICK_MS, pump, in);
     rc = in->wake ? subscribe(in, reterr) : td_fail(reterr, TD_ENOMEM, "Kafka group %s", group);
     if (rc < 0) {
@@ -704,8 +423,8 @@ void td_kafka_in_free(struct td_kafka_in *in)
 {
     if (!in)
         return;
-    drop_lanes(in);
-    forget_next(in);
+    kafka_group_drop_lanes(in);
+    kafka_group_forget_next(in);
     if (in->close_queue)
         rd_kafka_queue_destroy(in->close_queue);
     rd_kafka_queue_destroy(in->answers);
