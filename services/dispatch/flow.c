@@ -177,10 +177,13 @@ void flow_lane_owned(struct dispatch *d, struct lane *lane)
 
 /* ---- the ledger: may it go? ---- */
 
-/* Written after we owned the lane: nobody else can have begun it. 2 s for clocks that differ. */
+/* Nobody else can have begun it: the owner before left nothing in doubt, or it was written after we owned the lane (2 s
+ * for clocks that differ). */
 static bool is_fresh(const struct mail *mail)
 {
-    return mail->lane && mail->lane->owned && mail->timestamp_ms > mail->lane->owned_at_ms + 2000;
+    const struct lane *lane = mail->lane;
+
+    return lane && lane->owned && (lane->clean || mail->timestamp_ms > lane->owned_at_ms + 2000);
 }
 
 static void begin(struct dispatch *d, struct mail *mail)
@@ -636,7 +639,7 @@ void flow_release(struct dispatch *d, struct mail *mail)
     mail_free(mail);
     d->in_memory--;
     td_metric_set(d->m.in_memory, (double)d->in_memory);
-    if (d->held && d->in_memory < (size_t)d->settings->dispatch_window * 3 / 4) {
+    if (d->held && d->in && d->in_memory < (size_t)d->settings->dispatch_window * 3 / 4) {
         d->held = false;
         td_kafka_in_hold(d->in, false);
     }

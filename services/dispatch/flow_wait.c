@@ -181,6 +181,7 @@ static void orphan(struct lane *lane)
     for (struct mail *mail = lane->mails; mail; mail = next) {
         next = mail->lane_next;
         mail->orphan = true;
+        lane->in_doubt = true;
         mail->lane = NULL;
         mail->lane_prev = mail->lane_next = NULL;
     }

@@ -90,7 +90,7 @@ void lane_set_clear(struct lane_set *set)
     for (struct lane *lane = set->lanes; lane; lane = next) {
         next = lane->next;
         if (lane->owned && !lane->fenced)
-            td_lane_release(set->redis, lane->name, set->owner, NULL, NULL);
+            td_lane_release(set->redis, lane->name, set->owner, !lane->in_doubt, NULL, NULL);
         td_watermark_free(lane->wm);
         free(lane);
     }
@@ -120,10 +120,12 @@ static void on_lease(void *user, const struct td_reply *reply, const struct td_e
     lane->asking = false;
     if (err) /* away: what is owned stays owned, what is not waits */
         return;
-    answer = td_reply_int(reply);
+    answer = td_reply_int(td_reply_at(reply, 0));
     if (answer > 0) {
         lane->fresh_at_ms = asked_at_ms;
         lane->ask_again_ms = asked_at_ms + (uint64_t)set->settings->dispatch_lane_lease_ms / 3;
+        if (!lane->owned)
+            lane->clean = td_reply_int(td_reply_at(reply, 1)) == 1;
         own(set, lane);
         return;
     }

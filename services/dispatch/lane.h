@@ -23,6 +23,8 @@ struct lane {
     char name[48]; /* "mail.outbound-3", the lease's name */
     struct td_watermark *wm;
     bool owned;            /* mails may start */
+    bool clean;            /* taken over with nothing in doubt: whatever is read from it nobody can have begun */
+    bool in_doubt;         /* given back while a relay had mails of it */
     bool fenced;           /* someone else has the lease now: start nothing, commit nothing */
     bool asking;           /* a lease call is under way */
     bool revoked;          /* taken away: nothing new starts, mails are dropped as they come free */

@@ -43,6 +43,14 @@ static void on_done(void *user, struct mail_job *job, const struct attempt_resul
     r->owner->ops.attempted(r->owner->user, job->user, result);
 }
 
+/* "refused" is proof by itself: nobody listens there. All else may be the way to the relay, so it takes more than one. */
+static void down_reason(char *out, size_t size, enum relay_event event, const char *detail)
+{
+    bool refused = event == RELAY_CONNECT && strstr(detail, "refused");
+
+    snprintf(out, size, "down.%s", refused ? "refused" : relay_event_name(event));
+}
+
 static void on_event(void *user, struct pool *pool, enum relay_event event, const char *detail)
 {
     struct relay *r = user;
@@ -58,7 +66,7 @@ static void on_event(void *user, struct pool *pool, enum relay_event event, cons
         health_report(r->owner->health, r->index, HEALTH_CONNECTIONS, "overloaded.connections");
         return;
     }
-    snprintf(reason, sizeof(reason), "down.%s", relay_event_name(event));
+    down_reason(reason, sizeof(reason), event, detail);
     health_report(r->owner->health, r->index, HEALTH_HARD, reason);
 }
 
@@ -102,9 +110,8 @@ static void on_probed(void *user, enum relay_event event, const char *detail)
     struct relay *r = user;
     char reason[48] = "well.probe";
 
-    (void)detail;
     if (event != RELAY_UP)
-        snprintf(reason, sizeof(reason), "down.%s", relay_event_name(event));
+        down_reason(reason, sizeof(reason), event, detail);
     health_probed(r->owner->health, r->index, event == RELAY_UP, reason);
 }
 

@@ -225,6 +225,7 @@ static void dispatch_free(void *state)
         return;
     /* Those that answer what is pending go first, while what they answer to is still there. */
     td_kafka_in_free(d->in);
+    d->in = NULL;
     td_kafka_table_free(d->contents);
     td_redis_free(d->redis);
     td_kafka_out_free(d->out, 5000);

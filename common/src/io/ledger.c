@@ -241,33 +241,36 @@ int td_ledger_bounce(struct td_redis *redis, const char *campaign_id, uint32_t i
 static int lane_call(struct td_redis *redis, const char *verb, const char *name, const char *owner,
                      unsigned ttl_ms, td_redis_cb *cb, void *user)
 {
-    char lease[LANE_NAME_MAX + 16], fence[LANE_NAME_MAX + 24], ttl[11];
+    char lease[LANE_NAME_MAX + 16], fence[LANE_NAME_MAX + 24], clean[LANE_NAME_MAX + 24], ttl[11];
     size_t len = strlen(name);
 
-    if (len < 1 || len > LANE_NAME_MAX || strpbrk(name, "{}") || !owner[0] || ttl_ms < 1)
+    if (len < 1 || len > LANE_NAME_MAX || strpbrk(name, "{}") || !owner[0])
         return TD_EINVAL;
     snprintf(lease, sizeof(lease), "td:{lane:%s}", name);
     snprintf(fence, sizeof(fence), "%s:fence", lease);
+    snprintf(clean, sizeof(clean), "%s:clean", lease);
     snprintf(ttl, sizeof(ttl), "%u", ttl_ms);
-    return td_redis_eval(redis, &td_script_lane, (struct td_arg[]){TD_ARG_STR(lease), TD_ARG_STR(fence)}, 2,
+    return td_redis_eval(redis, &td_script_lane,
+                         (struct td_arg[]){TD_ARG_STR(lease), TD_ARG_STR(fence), TD_ARG_STR(clean)}, 3,
                          (struct td_arg[]){TD_ARG_STR(verb), TD_ARG_STR(owner), TD_ARG_STR(ttl)}, 3, cb, user);
 }
 
 int td_lane_acquire(struct td_redis *redis, const char *name, const char *owner, unsigned ttl_ms, td_redis_cb *cb,
                     void *user)
 {
-    return lane_call(redis, "acquire", name, owner, ttl_ms, cb, user);
+    return ttl_ms < 1 ? TD_EINVAL : lane_call(redis, "acquire", name, owner, ttl_ms, cb, user);
 }
 
 int td_lane_renew(struct td_redis *redis, const char *name, const char *owner, unsigned ttl_ms, td_redis_cb *cb,
                   void *user)
 {
-    return lane_call(redis, "renew", name, owner, ttl_ms, cb, user);
+    return ttl_ms < 1 ? TD_EINVAL : lane_call(redis, "renew", name, owner, ttl_ms, cb, user);
 }
 
-int td_lane_release(struct td_redis *redis, const char *name, const char *owner, td_redis_cb *cb, void *user)
+int td_lane_release(struct td_redis *redis, const char *name, const char *owner, bool clean, td_redis_cb *cb,
+                    void *user)
 {
-    return lane_call(redis, "release", name, owner, 1, cb, user);
+    return lane_call(redis, "release", name, owner, clean ? 1 : 0, cb, user);
 }
 
 /* ---- suppression ---- */
