@@ -1,5 +1,5 @@
-/* tandem-devbroker: librdkafka's mock cluster in a process of its own, with Tandem's topics. A Kafka for a first look:
- * nothing to install, ready at once, gone when it ends. README.md says what it is not. */
+/* tandem-devbroker: librdkafka's mock cluster in a process of its own, with Tandem's topics. A Kafka for a first
+ * look: nothing to install, ready at once, gone when it ends. README.md says what it is not. */
 #include <argp.h>
 #include <errno.h>
 #include <librdkafka/rdkafka.h>
@@ -25,7 +25,10 @@ struct options {
 };
 
 static const struct argp_option option_table[] = {
-    {.name = "config", .key = 'c', .arg = "FILE", .doc = "Settings: kafka.lanes and kafka.topic_prefix are looked at"},
+    {.name = "config",
+     .key = 'c',
+     .arg = "FILE",
+     .doc = "Settings: kafka.lanes and kafka.topic_prefix are looked at"},
     {.name = "set", .key = 's', .arg = "PATH=VALUE", .doc = "One setting, before all other sources"},
     {.name = "brokers", .key = KEY_BROKERS, .arg = "N", .doc = "Brokers of the cluster, 1 to 10 (1)"},
     {.name = "ready-file", .key = KEY_READY, .arg = "FILE", .doc = "Write the bootstrap address there when ready"},
@@ -134,7 +137,8 @@ static int serve(rd_kafka_t *rk, const struct options *options, const struct td_
     if (code == 0)
         code = write_ready_file(options->ready_file, bootstrap);
     if (code == 0) {
-        printf("%s  in memory, for a first look: a partition keeps its newest 5 MiB or 100,000 batches, all is gone at the "
+        printf("%s  in memory, for a first look: a partition keeps its newest 5 MiB or 100,000 batches, all is "
+               "gone at the "
                "end; not for real mail\n",
                bootstrap);
         fflush(stdout);
@@ -183,11 +187,15 @@ static int run(const struct options *options)
 int main(int argc, char **argv)
 {
     static const struct argp argp = {
-        option_table, parse_option, NULL,
+        option_table,
+        parse_option,
+        NULL,
         "tandem-devbroker: a Kafka in memory on this machine, with Tandem's topics\v"
         "Prints one line, first the bootstrap address. The port is chosen by the system. Ends on SIGTERM.\n"
         "Exit codes: 0 ended, 64 usage, 70 internal, 78 configuration.",
-        NULL, NULL, NULL};
+        NULL,
+        NULL,
+        NULL};
     const char *config = getenv("TANDEM_CONFIG");
     struct options options = {.config = config && *config ? config : NULL, .brokers = 1};
     int code;

@@ -55,7 +55,8 @@ def submit(stack, recipients):
         "campaign", "submit", "--recipients", recipients, "--from", "Föreningen Norrsken <nyheter@news.example.com>",
         "--subject", (sample / "subject.txt").read_text(encoding="utf-8").strip(), "--html", sample / "newsletter.html",
         "--text", sample / "newsletter.txt", "--inline", f"logo={sample / 'logo.png'}", "--attach", sample / "programme.pdf",
-        "--language", "sv", "--list-id", "nyheter.news.example.com", "--unsubscribe-mailto", "avsluta@news.example.com", timeout=600)
+        "--language", "sv", "--list-id", "nyheter.news.example.com", "--unsubscribe-mailto", "avsluta@news.example.com",
+        "--unsubscribe-url", "https://news.example.com/u/{{token}}", "--one-click", timeout=600)
     return done.stdout.strip().splitlines()[-1]
 
 
@@ -123,7 +124,8 @@ def hint(stack):
     print(f"""
   export TANDEM_CONFIG={stack.settings_file}
   {ctl} campaign submit --recipients deploy/sample/recipients.csv --from 'Me <me@news.example.com>' \\
-      --subject 'Hello {{{{first_name}}}}' --html deploy/sample/newsletter.html --watch
+      --subject 'Hello {{{{first_name}}}}' --html deploy/sample/newsletter.html --inline logo=deploy/sample/logo.png \\
+      --unsubscribe-url 'https://news.example.com/u/{{{{token}}}}' --watch
   {ctl} relay list
 """, file=sys.stderr)
     say("Ctrl-C stops everything")
