@@ -89,11 +89,16 @@ bool live_broker_outage(struct live *live, const char *how, bool *back)
 {
     struct outage *outage = calloc(1, sizeof(*outage));
     char script[] = "\"$1\" \"$2\" --dir \"$3\" && sleep 5 && \"$1\" start --dir \"$3\" >/dev/null";
-    char *args[] = {(char *)(uintptr_t)"sh",        (char *)(uintptr_t)"-c", script, (char *)(uintptr_t)"sh",
-                    (char *)(uintptr_t)live->run,   (char *)(uintptr_t)how,  (char *)(uintptr_t)live->dir, NULL};
-    uv_stdio_container_t stdio[3] = {{.flags = UV_IGNORE},
-                                     {.flags = UV_IGNORE},
-                                     {.flags = UV_INHERIT_FD, .data.fd = 2}};
+    char *args[] = {(char *)(uintptr_t) "sh",
+                    (char *)(uintptr_t) "-c",
+                    script,
+                    (char *)(uintptr_t) "sh",
+                    (char *)(uintptr_t)live->run,
+                    (char *)(uintptr_t)how,
+                    (char *)(uintptr_t)live->dir,
+                    NULL};
+    uv_stdio_container_t stdio[3] = {
+        {.flags = UV_IGNORE}, {.flags = UV_IGNORE}, {.flags = UV_INHERIT_FD, .data.fd = 2}};
     uv_process_options_t options = {
         .file = "/bin/sh", .args = args, .exit_cb = on_outage_end, .stdio = stdio, .stdio_count = 3};
 
@@ -136,8 +141,8 @@ bool numbers_pump(struct live *live, struct numbers *numbers)
         char text[16];
         struct td_err err;
         size_t len = (size_t)snprintf(text, sizeof(text), "%d", numbers->next);
-        int rc = td_kafka_out_send(numbers->out, TD_T_OUTBOUND, numbers->next % LANES, text, len, text, len, NULL, 0,
-                                   on_delivered, numbers, &err);
+        int rc = td_kafka_out_send(numbers->out, TD_T_OUTBOUND, numbers->next % LANES, text, len, text, len, NULL,
+                                   0, on_delivered, numbers, &err);
 
         if (rc == TD_EAGAIN)
             break; /* the queue is full: the loop first */
@@ -178,7 +183,8 @@ static void on_record(void *user, const struct td_record *rec)
     for (size_t i = 0; i < rec->len; i++)
         number = number * 10 + (((const char *)rec->value)[i] - '0');
     /* In order, without a hole, and only while the lane is ours. */
-    if (!member->owns[lane] || rec->offset != member->next[lane] || number >= RECORDS_MAX || number % LANES != lane)
+    if (!member->owns[lane] || rec->offset != member->next[lane] || number >= RECORDS_MAX ||
+        number % LANES != lane)
         member->unowned++;
     if (number < RECORDS_MAX)
         member->tally->seen[number]++;

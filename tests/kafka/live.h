@@ -1,5 +1,5 @@
-/* live.h - what the cases of td_kafka_live share: settings, a loop to turn, a producer that numbers its records, a member
- * that counts them. */
+/* live.h - what the cases of td_kafka_live share: settings, a loop to turn, a producer that numbers its records, a
+ * member that counts them. */
 #ifndef LIVE_H
 #define LIVE_H
 
@@ -23,10 +23,10 @@ struct live {
 };
 
 /* Ends a case. Only in functions that return bool and have `live`. */
-#define CHECK(cond, ...)                                                                                               \
-    do {                                                                                                               \
-        if (!(cond))                                                                                                   \
-            return live_failed(live, #cond, __VA_ARGS__);                                                              \
+#define CHECK(cond, ...)                                                                                          \
+    do {                                                                                                          \
+        if (!(cond))                                                                                              \
+            return live_failed(live, #cond, __VA_ARGS__);                                                         \
     } while (0)
 
 bool live_failed(struct live *live, const char *cond, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

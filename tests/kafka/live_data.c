@@ -80,7 +80,8 @@ static bool ask(struct live *live, struct td_kafka_out *out, struct answer *answ
     *answer = (struct answer){0};
     CHECK(td_kafka_committed(out, "dispatch", TD_T_OUTBOUND, on_committed, answer, &err) == TD_OK, "%s", err.text);
     CHECK(live_until(live, &answer->done), "no answer");
-    CHECK(answer->code == TD_OK && answer->count == LANES, "%s, %zu lanes", td_code_name(answer->code), answer->count);
+    CHECK(answer->code == TD_OK && answer->count == LANES, "%s, %zu lanes", td_code_name(answer->code),
+          answer->count);
     return true;
 }
 
@@ -162,12 +163,14 @@ static void on_put(void *user, int64_t offset, const struct td_err *err)
     *left -= !err;
 }
 
-static bool put(struct live *live, struct td_kafka_out *out, const char *key, const char *value, size_t len, int *left)
+static bool put(struct live *live, struct td_kafka_out *out, const char *key, const char *value, size_t len,
+                int *left)
 {
     struct td_err err;
 
     ++*left;
-    CHECK(td_kafka_out_send(out, TD_T_CONTENTS, -1, key, strlen(key), value, len, NULL, 0, on_put, left, &err) == TD_OK,
+    CHECK(td_kafka_out_send(out, TD_T_CONTENTS, -1, key, strlen(key), value, len, NULL, 0, on_put, left, &err) ==
+              TD_OK,
           "%s", err.text);
     return true;
 }

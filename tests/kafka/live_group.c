@@ -33,7 +33,8 @@ bool case_fifty_thousand_arrive_once(struct live *live)
     return ok;
 }
 
-/* Two members, then one leaves in order while records are written. It commits what it has read, so nothing repeats. */
+/* Two members, then one leaves in order while records are written. It commits what it has read, so nothing
+ * repeats. */
 static bool share_and_leave(struct live *live, struct tally *tally, struct member *a, struct member *b)
 {
     enum { RECORDS = 20000 };
@@ -202,7 +203,8 @@ static bool slow_hand_over(struct live *live, struct tally *tally, struct member
         live_for(live, 20);
     CHECK(a->lanes == LANES / 2 && b->lanes == LANES / 2, "%d and %d lanes", a->lanes, b->lanes);
     for (int i = 0; i < LANES; i++)
-        CHECK((a->owns[i] ? a->start[i] : b->start[i]) == at[i], "lane %d begins elsewhere than it was committed", i);
+        CHECK((a->owns[i] ? a->start[i] : b->start[i]) == at[i], "lane %d begins elsewhere than it was committed",
+              i);
     CHECK(a->lost == 0, "lanes were lost");
     CHECK(tally_until(live, tally, RECORDS + 400), "read");
     return tally_check(live, tally, RECORDS + 400, true);

@@ -16,7 +16,10 @@ struct live_case {
     bool (*run)(struct live *live);
 };
 
-#define CASE(name) {#name, case_##name}
+#define CASE(name)                                                                                                \
+    {                                                                                                             \
+#name, case_##name                                                                                        \
+    }
 
 static const struct live_case cases[] = {
     CASE(topics_apply_twice),

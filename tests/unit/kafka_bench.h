@@ -1,4 +1,5 @@
-/* kafka_bench.h - a mock cluster in this process, settings that point to it, and a loop to turn. For cmocka tests. */
+/* kafka_bench.h - a mock cluster in this process, settings that point to it, and a loop to turn. For cmocka tests.
+ */
 #ifndef KAFKA_BENCH_H
 #define KAFKA_BENCH_H
 
@@ -40,8 +41,8 @@ static inline int bench_up(void **state)
     assert_non_null(b->cluster);
     snprintf(b->brokers, sizeof(b->brokers), "%s", rd_kafka_mock_cluster_bootstraps(b->cluster));
     b->settings.kafka_brokers = b->brokers;
-    b->settings.kafka_topic_prefix = (char *)(uintptr_t)"t.";
-    b->settings.instance = (char *)(uintptr_t)"one";
+    b->settings.kafka_topic_prefix = (char *)(uintptr_t) "t.";
+    b->settings.instance = (char *)(uintptr_t) "one";
     b->settings.kafka_lanes = LANES;
     b->settings.kafka_replication = 1;
     b->settings.kafka_session_timeout_ms = 6000;
@@ -110,14 +111,15 @@ static inline void on_sent(void *user, int64_t offset, const struct td_err *err)
     sent->done = sent->count >= sent->want;
 }
 
-static inline void send_numbers(struct td_kafka_out *out, enum td_topic_id topic, int first, int count, struct sent *sent)
+static inline void send_numbers(struct td_kafka_out *out, enum td_topic_id topic, int first, int count,
+                                struct sent *sent)
 {
     for (int i = first; i < first + count; i++) {
         char key[16];
 
         snprintf(key, sizeof(key), "%d", i);
-        assert_int_equal(td_kafka_out_send(out, topic, i % LANES, key, strlen(key), key, strlen(key), NULL, 0, on_sent,
-                                           sent, NULL),
+        assert_int_equal(td_kafka_out_send(out, topic, i % LANES, key, strlen(key), key, strlen(key), NULL, 0,
+                                           on_sent, sent, NULL),
                          TD_OK);
     }
 }

@@ -15,8 +15,8 @@ static void every_record_is_reported_once(void **state)
     make_topic(b, TD_T_OUTBOUND, LANES);
     assert_int_equal(td_kafka_out_new(&b->loop, &b->settings, NULL, &out, &err), TD_OK);
     send_numbers(out, TD_T_OUTBOUND, 0, 100, &sent);
-    assert_int_equal(
-        td_kafka_out_send(out, TD_T_OUTBOUND, -1, "k", 1, NULL, 0, &header, 1, on_sent, &sent, NULL), TD_OK);
+    assert_int_equal(td_kafka_out_send(out, TD_T_OUTBOUND, -1, "k", 1, NULL, 0, &header, 1, on_sent, &sent, NULL),
+                     TD_OK);
     assert_int_equal(td_kafka_out_pending(out), 101);
     assert_int_equal(sent.count, 0); /* later, on the loop */
     turn_until(b, &sent.done);
@@ -52,7 +52,8 @@ static void too_large_a_record_is_refused_at_once(void **state)
 
     make_topic(b, TD_T_OUTBOUND, LANES);
     assert_int_equal(td_kafka_out_new(&b->loop, &b->settings, NULL, &out, NULL), TD_OK);
-    assert_int_equal(td_kafka_out_send(out, TD_T_OUTBOUND, 0, "k", 1, value, len, NULL, 0, NULL, NULL, &err), TD_ETOOBIG);
+    assert_int_equal(td_kafka_out_send(out, TD_T_OUTBOUND, 0, "k", 1, value, len, NULL, 0, NULL, NULL, &err),
+                     TD_ETOOBIG);
     assert_int_equal(err.code, TD_ETOOBIG);
     assert_int_equal(td_kafka_out_pending(out), 0);
     td_kafka_out_free(out, 100);

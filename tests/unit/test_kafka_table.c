@@ -146,8 +146,8 @@ static void put(struct bench *b, struct td_kafka_out *out, const char *key, cons
 {
     struct sent sent = {.want = 1};
 
-    assert_int_equal(td_kafka_out_send(out, TD_T_CONTENTS, -1, key, strlen(key), value, value ? strlen(value) : 0, NULL,
-                                       0, on_sent, &sent, NULL),
+    assert_int_equal(td_kafka_out_send(out, TD_T_CONTENTS, -1, key, strlen(key), value, value ? strlen(value) : 0,
+                                       NULL, 0, on_sent, &sent, NULL),
                      TD_OK);
     turn_until(b, &sent.done);
     assert_int_equal(sent.failed, 0);
@@ -187,7 +187,8 @@ static void the_latest_value_wins_and_a_tombstone_removes(void **state)
     put(b, out, "three", "gone soon");
     put(b, out, "three", NULL);
     assert_int_equal(
-        td_kafka_table_new(&b->loop, &b->settings, NULL, TD_T_CONTENTS, 1 << 20, on_change, NULL, &table, NULL), TD_OK);
+        td_kafka_table_new(&b->loop, &b->settings, NULL, TD_T_CONTENTS, 1 << 20, on_change, NULL, &table, NULL),
+        TD_OK);
     assert_false(td_kafka_table_loaded(table));
     get(table, "one", 0, &one); /* before anything is loaded: waits */
     get(table, "two", 20000, &two);

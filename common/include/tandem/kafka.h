@@ -26,8 +26,8 @@ struct td_kafka_header {
     const char *value; /* text */
 };
 
-/** err NULL: durable at this offset (-1: written, but by a retry that was not told where). Otherwise it was not written, or nobody knows (idempotent by key: send again).
- * TD_EFATAL: this producer takes nothing any more, restart. */
+/** err NULL: durable at this offset (-1: written, but by a retry that was not told where). Otherwise it was not written,
+ * or nobody knows (idempotent by key: send again). TD_EFATAL: this producer takes nothing any more, restart. */
 typedef void td_delivered_fn(void *user, int64_t offset, const struct td_err *err);
 
 int td_kafka_out_new(uv_loop_t *loop, const struct td_settings *settings, struct td_metrics *metrics,
@@ -81,8 +81,8 @@ struct td_kafka_in_ops {
 int td_kafka_in_new(uv_loop_t *loop, const struct td_settings *settings, struct td_metrics *metrics, const char *group,
                     const enum td_topic_id *topics, size_t topic_count, const struct td_kafka_in_ops *ops, void *user,
                     struct td_kafka_in **ret, struct td_err *reterr);
-/** Stop or restart delivery of one lane. Cheap: its records wait in its own queue (up to 4 MiB) and are not fetched again.
- * A lane comes unpaused with each assignment. */
+/** Stop or restart delivery of one lane. Cheap: its records wait in its own queue (up to 4 MiB), nothing is fetched
+ * twice. A lane comes unpaused with each assignment. */
 void td_kafka_in_pause(struct td_kafka_in *in, struct td_lane lane);
 void td_kafka_in_resume(struct td_kafka_in *in, struct td_lane lane);
 /** Stop or restart delivery of all lanes: back-pressure. Group calls go on. */

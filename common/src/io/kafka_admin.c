@@ -7,8 +7,8 @@
 
 enum { ADMIN_TIMEOUT_MS = 15000 };
 
-int kafka_offsets_ask(rd_kafka_t *rk, const char *group_id, const rd_kafka_topic_partition_list_t *list, void *opaque,
-                      rd_kafka_queue_t *queue, struct td_err *reterr)
+int kafka_offsets_ask(rd_kafka_t *rk, const char *group_id, const rd_kafka_topic_partition_list_t *list,
+                      void *opaque, rd_kafka_queue_t *queue, struct td_err *reterr)
 {
     rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(rk, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS);
     rd_kafka_ListConsumerGroupOffsets_t *ask = rd_kafka_ListConsumerGroupOffsets_new(group_id, list);
@@ -30,7 +30,8 @@ out:
 
 const rd_kafka_topic_partition_list_t *kafka_offsets_answer(rd_kafka_event_t *event, struct td_err *reterr)
 {
-    const rd_kafka_ListConsumerGroupOffsets_result_t *result = rd_kafka_event_ListConsumerGroupOffsets_result(event);
+    const rd_kafka_ListConsumerGroupOffsets_result_t *result =
+        rd_kafka_event_ListConsumerGroupOffsets_result(event);
     const rd_kafka_topic_partition_list_t *list;
     const rd_kafka_group_result_t **groups;
     const rd_kafka_error_t *error;
@@ -138,7 +139,8 @@ static int create_topics(rd_kafka_t *rk, rd_kafka_NewTopic_t **topics, size_t co
     }
     rd_kafka_CreateTopics(rk, topics, count, options, queue);
     event = rd_kafka_queue_poll(queue, 2 * ADMIN_TIMEOUT_MS);
-    rc = event ? read_created(event, report, user, reterr) : td_fail(reterr, TD_ETIMEOUT, "create topics: no answer");
+    rc = event ? read_created(event, report, user, reterr)
+               : td_fail(reterr, TD_ETIMEOUT, "create topics: no answer");
 out:
     if (event)
         rd_kafka_event_destroy(event);

@@ -1,6 +1,6 @@
 /* Commits go one request at a time, with the newest offset of every lane, so two of them can never overtake each
- * other and take an offset back. A commit is also the one thing that proves membership: the coordinator takes it only
- * from a member of the current generation, and it renews that member's session. */
+ * other and take an offset back. A commit is also the one thing that proves membership: the coordinator takes it
+ * only from a member of the current generation, and it renews that member's session. */
 #include "kafka_int.h"
 
 #include <stdlib.h>
@@ -58,8 +58,8 @@ bool kafka_commits_settled(const struct kafka_commits *commits)
 static void send_request(struct kafka_commits *commits, rd_kafka_topic_partition_list_t *list, uint64_t now)
 {
     /* In the background: the answer arrives on the queue. */
-    rd_kafka_resp_err_t err = rd_kafka_commit_queue(commits->rk, list, commits->queue, commits->on_answer,
-                                                    (void *)commits->generation);
+    rd_kafka_resp_err_t err =
+        rd_kafka_commit_queue(commits->rk, list, commits->queue, commits->on_answer, (void *)commits->generation);
 
     commits->sent_ms = now;
     commits->on_its_way = err == RD_KAFKA_RESP_ERR_NO_ERROR;

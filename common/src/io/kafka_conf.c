@@ -53,7 +53,8 @@ static int set_user_property(rd_kafka_conf_t *conf, const char *property, struct
     snprintf(name, sizeof(name), "%.*s", (int)(equals - property), property);
     for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
         if (strcmp(name, ours[i]) == 0)
-            return td_fail(reterr, TD_ECONFIG, "kafka.properties: %s is set by Tandem and cannot be changed", name);
+            return td_fail(reterr, TD_ECONFIG, "kafka.properties: %s is set by Tandem and cannot be changed",
+                           name);
     return set(conf, name, equals + 1, reterr);
 }
 

@@ -1,10 +1,11 @@
 /* How lanes come and go.
  *
- *   IDLE --assign--> ASKING --offsets known--> ASSIGNED --revoke, stop--> REVOKING --revoke_done--> FLUSHING --> IDLE
+ *   IDLE --assign--> ASKING --offsets known--> ASSIGNED --revoke, stop--> REVOKING --revoke_done--> FLUSHING -->
+ * IDLE
  *
- * In ASKING the group waits for our rd_kafka_assign, in REVOKING and FLUSHING for rd_kafka_assign(NULL); librdkafka
- * sends heartbeats all the while. It rejoins behind our back when it is thrown out during that time, so a new
- * assignment can arrive while the old one is still being handed back: it waits in `next`. */
+ * In ASKING the group waits for our rd_kafka_assign, in REVOKING and FLUSHING for rd_kafka_assign(NULL);
+ * librdkafka sends heartbeats all the while. It rejoins behind our back when it is thrown out during that time, so
+ * a new assignment can arrive while the old one is still being handed back: it waits in `next`. */
 #include "kafka_in_int.h"
 
 #include <stdlib.h>
@@ -159,7 +160,8 @@ void kafka_group_answer_offsets(struct td_kafka_in *in, rd_kafka_event_t *event)
     in->asked = 0;
     list = kafka_offsets_answer(event, &err);
     if (!list) {
-        td_log(TD_INFO, "kafka.offsets", "group=%s code=%s msg=\"%s\"", in->group_id, td_code_name(err.code), err.text);
+        td_log(TD_INFO, "kafka.offsets", "group=%s code=%s msg=\"%s\"", in->group_id, td_code_name(err.code),
+               err.text);
         return; /* step() asks again */
     }
     for (int i = 0; i < list->cnt; i++) {
@@ -180,7 +182,8 @@ void kafka_group_begin_revoke(struct td_kafka_in *in, bool lost)
 
     in->lost = lost;
     kafka_in_enter(in, IN_REVOKING);
-    td_log(lost ? TD_WARN : TD_INFO, "kafka.revoked", "group=%s lanes=%zu lost=%d", in->group_id, in->lane_count, lost);
+    td_log(lost ? TD_WARN : TD_INFO, "kafka.revoked", "group=%s lanes=%zu lost=%d", in->group_id, in->lane_count,
+           lost);
     if (in->lane_count == 0) {
         kafka_in_enter(in, IN_FLUSHING);
         return;
@@ -212,7 +215,8 @@ void kafka_group_begin_close(struct td_kafka_in *in)
 void kafka_group_end_revoke(struct td_kafka_in *in)
 {
     if (!kafka_commits_settled(&in->commits))
-        td_log(TD_WARN, "kafka.commit", "group=%s msg=\"lanes given back before all commits were taken\"", in->group_id);
+        td_log(TD_WARN, "kafka.commit", "group=%s msg=\"lanes given back before all commits were taken\"",
+               in->group_id);
     rd_kafka_assign(in->rk, NULL);
     kafka_group_drop_lanes(in);
     kafka_in_enter(in, IN_IDLE);
@@ -233,7 +237,8 @@ static void on_assign(struct td_kafka_in *in, const rd_kafka_topic_partition_lis
 }
 
 /* By rd_kafka_consumer_poll, on the loop. */
-void kafka_group_on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t err, rd_kafka_topic_partition_list_t *list, void *opaque)
+void kafka_group_on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t err, rd_kafka_topic_partition_list_t *list,
+                              void *opaque)
 {
     struct td_kafka_in *in = opaque;
 

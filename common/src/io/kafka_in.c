@@ -1,9 +1,9 @@
 /* A member of a consumer group on the loop.
  *
- * Each lane (partition) has its own queue inside librdkafka, taken out of the consumer's queue when it is assigned.
- * So group calls, commits and errors are always read, while records are read only when somebody wants them: a pause or
- * a hold simply leaves them where they are (a few MiB a lane, bounded by queued.max.messages.kbytes), nothing is
- * thrown away and fetched again, and lanes are served in turn.
+ * Each lane (partition) has its own queue inside librdkafka, taken out of the consumer's queue when it is
+ * assigned. So group calls, commits and errors are always read, while records are read only when somebody wants
+ * them: a pause or a hold simply leaves them where they are (a few MiB a lane, bounded by
+ * queued.max.messages.kbytes), nothing is thrown away and fetched again, and lanes are served in turn.
  *
  * kafka_group.c has the states; this file has the pump, the records and the service's calls. */
 #include "kafka_in_int.h"
@@ -76,7 +76,8 @@ static void poll_group(struct td_kafka_in *in)
 
     in->polled_before_ms = in->polled_ms;
     in->polled_ms = td_mono_ms();
-    while ((msg = in->close_queue ? rd_kafka_consume_queue(in->close_queue, 0) : rd_kafka_consumer_poll(in->rk, 0))) {
+    while (
+        (msg = in->close_queue ? rd_kafka_consume_queue(in->close_queue, 0) : rd_kafka_consumer_poll(in->rk, 0))) {
         if (msg->err)
             note_error(in, msg);
         rd_kafka_message_destroy(msg);
@@ -282,8 +283,9 @@ static int make_handle(struct td_kafka_in *in, const struct td_settings *setting
         {"auto.offset.reset", "earliest"},
         {"fetch.wait.max.ms", "100"},
         {"fetch.message.max.bytes", "1048576"},
-        /* A lane that is not read (pause, hold) keeps up to this much in memory. When it is full, librdkafka looks again
-         * after a second (newer ones: after what is set), so this is also about what a lane can read a second. */
+        /* A lane that is not read (pause, hold) keeps up to this much in memory. When it is full, librdkafka looks
+         * again after a second (newer ones: after what is set), so this is also about what a lane can read a
+         * second. */
         {"queued.min.messages", "10000"},
         {"queued.max.messages.kbytes", "4096"},
         {"?fetch.queue.backoff.ms", "50"},
@@ -320,9 +322,9 @@ static int subscribe(struct td_kafka_in *in, struct td_err *reterr)
     return err ? kafka_fail(reterr, err, "subscribe") : TD_OK;
 }
 
-int td_kafka_in_new(uv_loop_t *loop, const struct td_settings *settings, struct td_metrics *metrics, const char *group,
-                    const enum td_topic_id *topics, size_t topic_count, const struct td_kafka_in_ops *ops, void *user,
-                    struct td_kafka_in **ret, struct td_err *reterr)
+int td_kafka_in_new(uv_loop_t *loop, const struct td_settings *settings, struct td_metrics *metrics,
+                    const char *group, const enum td_topic_id *topics, size_t topic_count,
+                    const struct td_kafka_in_ops *ops, void *user, struct td_kafka_in **ret, struct td_err *reterr)
 {
     struct td_kafka_in *in = calloc(1, sizeof(*in));
     int rc;
@@ -429,7 +431,8 @@ void td_kafka_in_free(struct td_kafka_in *in)
         rd_kafka_queue_destroy(in->close_queue);
     rd_kafka_queue_destroy(in->answers);
     rd_kafka_queue_destroy(in->group_queue);
-    /* Either td_kafka_in_stop has closed it, or we leave like a crash: the group notices by the session timeout. */
+    /* Either td_kafka_in_stop has closed it, or we leave like a crash: the group notices by the session timeout.
+     */
     rd_kafka_destroy_flags(in->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
     kafka_wake_free(in->wake);
     free(in);

@@ -17,7 +17,7 @@ struct td_kafka_in {
     uint64_t heartbeat_ms;
 
     enum in_state state;
-    uint64_t since_ms; /* when state began */
+    uint64_t since_ms;                     /* when state began */
     rd_kafka_topic_partition_list_t *next; /* assignment that waits for its turn or for its offsets */
     uintptr_t asked, ask_generation;       /* asked == ask_generation: an answer is on its way */
     uint64_t asked_ms;

@@ -1,9 +1,9 @@
 /* kafka_int.h - what the kafka_*.c files share. Not for anybody else.
  *
- * How librdkafka meets the loop: every queue that we read writes to one eventfd per object when it goes from empty to
- * not empty; a uv_poll on it (and a slow tick, for deadlines) calls the object's pump, which reads until the queues
- * are empty or its budget is spent, and in the latter case asks to be called again. All callbacks of librdkafka but
- * the log one are served by those reads, so they run on the loop. */
+ * How librdkafka meets the loop: every queue that we read writes to one eventfd per object when it goes from empty
+ * to not empty; a uv_poll on it (and a slow tick, for deadlines) calls the object's pump, which reads until the
+ * queues are empty or its budget is spent, and in the latter case asks to be called again. All callbacks of
+ * librdkafka but the log one are served by those reads, so they run on the loop. */
 #ifndef TD_KAFKA_INT_H
 #define TD_KAFKA_INT_H
 
@@ -20,7 +20,8 @@ struct kafka_prop {
     const char *value; /* NULL: skipped */
 };
 
-/** Properties of every handle, then `props`, then the user's. Free with rd_kafka_conf_destroy unless a handle took it. */
+/** Properties of every handle, then `props`, then the user's. Free with rd_kafka_conf_destroy unless a handle took
+ * it. */
 int kafka_conf_new(const struct td_settings *settings, const struct kafka_prop *props, size_t count,
                    rd_kafka_conf_t **ret, struct td_err *reterr);
 /** Takes conf, also on failure. */
@@ -50,9 +51,10 @@ void kafka_wake_free(struct kafka_wake *wake); /* NULL is fine */
 
 /* ---- kafka_admin.c ---- */
 
-/** Ask for committed offsets of `list` (not empty, borrowed). The answer arrives on queue as an event with opaque. */
-int kafka_offsets_ask(rd_kafka_t *rk, const char *group_id, const rd_kafka_topic_partition_list_t *list, void *opaque,
-                      rd_kafka_queue_t *queue, struct td_err *reterr);
+/** Ask for committed offsets of `list` (not empty, borrowed). The answer arrives on queue as an event with opaque.
+ */
+int kafka_offsets_ask(rd_kafka_t *rk, const char *group_id, const rd_kafka_topic_partition_list_t *list,
+                      void *opaque, rd_kafka_queue_t *queue, struct td_err *reterr);
 /** @return borrowed from the event; NULL with reterr filled. offset is < 0 where nothing was committed. */
 const rd_kafka_topic_partition_list_t *kafka_offsets_answer(rd_kafka_event_t *event, struct td_err *reterr);
 
@@ -90,7 +92,8 @@ struct kafka_commits {
 
 void kafka_commits_begin(struct kafka_commits *commits, struct kafka_lane *lanes, size_t count, uint64_t proof_ms);
 void kafka_commits_end(struct kafka_commits *commits);
-/** Send what is new, at most every min_gap_ms; when the last proof is older than proof_every_ms, repeat one as a proof. */
+/** Send what is new, at most every min_gap_ms; when the last proof is older than proof_every_ms, repeat one as a
+ * proof. */
 void kafka_commits_pump(struct kafka_commits *commits, uint64_t min_gap_ms, uint64_t proof_every_ms);
 void kafka_commits_answer(struct kafka_commits *commits, rd_kafka_resp_err_t err,
                           const rd_kafka_topic_partition_list_t *list, uintptr_t generation);
@@ -135,10 +138,11 @@ struct kafka_reader;
 typedef void kafka_read_fn(void *user, const void *key, size_t key_len, const void *value, size_t len,
                            const struct td_err *err);
 
-int kafka_reader_new(uv_loop_t *loop, const struct td_settings *settings, const char *topic, struct kafka_reader **ret,
-                     struct td_err *reterr);
+int kafka_reader_new(uv_loop_t *loop, const struct td_settings *settings, const char *topic,
+                     struct kafka_reader **ret, struct td_err *reterr);
 /** Read the record at partition/offset; fails with TD_ETIMEOUT after 10 s. */
-int kafka_reader_read(struct kafka_reader *reader, int32_t partition, int64_t offset, kafka_read_fn *fn, void *user);
+int kafka_reader_read(struct kafka_reader *reader, int32_t partition, int64_t offset, kafka_read_fn *fn,
+                      void *user);
 void kafka_reader_free(struct kafka_reader *reader); /* reads under way are called with TD_EIO; NULL is fine */
 
 #endif /* TD_KAFKA_INT_H */

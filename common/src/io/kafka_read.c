@@ -1,5 +1,5 @@
-/* Read single records again, by a consumer that is assigned to just the places wanted: a round begins at the lowest
- * offset wanted in each partition and takes what else is wanted nearby. */
+/* Read single records again, by a consumer that is assigned to just the places wanted: a round begins at the
+ * lowest offset wanted in each partition and takes what else is wanted nearby. */
 #include "kafka_int.h"
 
 #include <stdio.h>
@@ -136,8 +136,8 @@ static void begin_round(struct kafka_reader *reader)
     if (err)
         td_log(TD_WARN, "kafka.read", "code=%s", rd_kafka_err2name(err)); /* the deadline ends these reads */
     reader->assigned = true;
-    /* What is left in the queue is of the last round and vanishes when it is read; until then the queue is not empty,
-     * and what arrives would not wake us. */
+    /* What is left in the queue is of the last round and vanishes when it is read; until then the queue is not
+     * empty, and what arrives would not wake us. */
     kafka_wake_soon(reader->wake);
     rd_kafka_topic_partition_list_destroy(list);
 }
@@ -186,8 +186,9 @@ static int make_handle(struct kafka_reader *reader, const struct td_settings *se
         {"enable.auto.offset.store", "false"},
         {"auto.offset.reset", "error"},
         {"enable.partition.eof", "true"},
-        /* A read takes 3 ms this way. A fetch that waits at the end of a partition would hold up the next round, and so
-         * would a full queue (librdkafka looks at it again after a second); nothing is fetched between reads. */
+        /* A read takes 3 ms this way. A fetch that waits at the end of a partition would hold up the next round,
+         * and so would a full queue (librdkafka looks at it again after a second); nothing is fetched between
+         * reads. */
         {"fetch.wait.max.ms", "1"},
         {"fetch.message.max.bytes", "262144"},
         {"queued.min.messages", "100000"},
@@ -204,8 +205,8 @@ static int make_handle(struct kafka_reader *reader, const struct td_settings *se
     return kafka_handle_new(RD_KAFKA_CONSUMER, conf, &reader->rk, reterr);
 }
 
-int kafka_reader_new(uv_loop_t *loop, const struct td_settings *settings, const char *topic, struct kafka_reader **ret,
-                     struct td_err *reterr)
+int kafka_reader_new(uv_loop_t *loop, const struct td_settings *settings, const char *topic,
+                     struct kafka_reader **ret, struct td_err *reterr)
 {
     struct kafka_reader *reader = calloc(1, sizeof(*reader));
     int rc;
@@ -231,7 +232,8 @@ int kafka_reader_new(uv_loop_t *loop, const struct td_settings *settings, const 
     return TD_OK;
 }
 
-int kafka_reader_read(struct kafka_reader *reader, int32_t partition, int64_t offset, kafka_read_fn *fn, void *user)
+int kafka_reader_read(struct kafka_reader *reader, int32_t partition, int64_t offset, kafka_read_fn *fn,
+                      void *user)
 {
     struct read *read = reader->closing ? NULL : calloc(1, sizeof(*read));
 

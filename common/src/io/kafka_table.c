@@ -1,8 +1,9 @@
 /* A compacted topic as a table.
  *
- * The follower is assigned to all partitions from their beginning and never commits. A partition counts as loaded when
- * its end was reached once; before that a key's newest record may still be to come, so nothing is answered from it.
- * Gets that cannot be answered at once wait in `waits`, one entry a key, until a record, a re-read or a deadline. */
+ * The follower is assigned to all partitions from their beginning and never commits. A partition counts as loaded
+ * when its end was reached once; before that a key's newest record may still be to come, so nothing is answered
+ * from it. Gets that cannot be answered at once wait in `waits`, one entry a key, until a record, a re-read or a
+ * deadline. */
 #include "kafka_int.h"
 
 #include <stdio.h>
@@ -19,7 +20,8 @@ enum {
     PARTITIONS_MAX = UINT16_MAX,
     METADATA_TIMEOUT_MS = 5000,
     METADATA_AGAIN_MS = 1000,
-    READ_MAX_MS = 15000, /* over the reader's own limit, for a record that compaction took before we saw its successor */
+    READ_MAX_MS =
+        15000, /* over the reader's own limit, for a record that compaction took before we saw its successor */
 };
 
 struct get {
@@ -106,7 +108,8 @@ static void answer(struct wait *wait, struct td_table_value *value, const struct
     }
 }
 
-static void on_read(void *user, const void *key, size_t key_len, const void *data, size_t len, const struct td_err *err);
+static void on_read(void *user, const void *key, size_t key_len, const void *data, size_t len,
+                    const struct td_err *err);
 
 static int begin_read(struct wait *wait, const struct kafka_item *item, struct td_err *reterr)
 {
@@ -152,7 +155,8 @@ static bool serve(struct wait *wait)
     return true;
 }
 
-static void on_read(void *user, const void *key, size_t key_len, const void *data, size_t len, const struct td_err *err)
+static void on_read(void *user, const void *key, size_t key_len, const void *data, size_t len,
+                    const struct td_err *err)
 {
     struct wait *wait = user;
     struct td_kafka_table *table = wait->table;
@@ -245,8 +249,8 @@ static void take_record(struct td_kafka_table *table, const rd_kafka_message_t *
     struct wait *wait;
 
     if (!msg->key || msg->key_len > KAFKA_KEY_MAX) {
-        td_log(TD_WARN, "kafka.table", "topic=%s partition=%d offset=%lld msg=\"key missing or too long\"", table->name,
-               (int)msg->partition, (long long)msg->offset);
+        td_log(TD_WARN, "kafka.table", "topic=%s partition=%d offset=%lld msg=\"key missing or too long\"",
+               table->name, (int)msg->partition, (long long)msg->offset);
         return;
     }
     if (!msg->payload) {
@@ -429,7 +433,8 @@ static void make_metrics(struct td_kafka_table *table, struct td_metrics *metric
 
 int td_kafka_table_new(uv_loop_t *loop, const struct td_settings *settings, struct td_metrics *metrics,
                        enum td_topic_id topic, size_t cache_bytes,
-                       void (*on_change)(void *user, const void *key, size_t key_len, const void *value, size_t len),
+                       void (*on_change)(void *user, const void *key, size_t key_len, const void *value,
+                                         size_t len),
                        void *user, struct td_kafka_table **ret, struct td_err *reterr)
 {
     struct td_kafka_table *table = calloc(1, sizeof(*table));
