@@ -22,8 +22,14 @@ def say(text):
     print(f"quickstart: {text}", file=sys.stderr, flush=True)
 
 
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        say(message)
+        sys.exit(64)
+
+
 def options():
-    p = argparse.ArgumentParser(prog="deploy/quickstart", add_help=False)
+    p = Parser(prog="deploy/quickstart", add_help=False)
     p.add_argument("--once", action="store_true")
     p.add_argument("--json", action="store_true")
     p.add_argument("--recipients", type=int, default=10000)
