@@ -1,7 +1,9 @@
-/* Precedence: a phrase that is known to mean something else than its code, enhanced status, reply code with words, unknown.
+/* Precedence: a phrase that is known to mean something else than its code, enhanced status, reply code with words,
+ * unknown.
  *
- * The two errors do not cost the same. A dead address taken for a living one is written to once more in the next campaign;
- * a living one taken for dead gets no mail any more. So HARD needs a code or a phrase that says it of the recipient. */
+ * The two errors do not cost the same. A dead address taken for a living one is written to once more in the next
+ * campaign; a living one taken for dead gets no mail any more. So HARD needs a code or a phrase that says it of
+ * the recipient. */
 #include "bounce_classify.h"
 
 #include <stdbool.h>
@@ -9,7 +11,10 @@
 #include <string.h>
 #include <strings.h>
 
-#define HARD_UNKNOWN {BOUNCE_HARD, "bounce.mailbox_unknown"}
+#define HARD_UNKNOWN                                                                                              \
+    {                                                                                                             \
+        BOUNCE_HARD, "bounce.mailbox_unknown"                                                                     \
+    }
 
 /* ---- by enhanced status (RFC 3463, RFC 5248, RFC 7372, RFC 7504, RFC 7505) ---- */
 
@@ -47,8 +52,8 @@ static const struct rule rules[] = {
 static const struct bounce_verdict *by_status(int class, int subject, int detail)
 {
     for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++)
-        if ((rules[i].class == 0 || rules[i].class == class) && rules[i].subject == subject && detail >= rules[i].from &&
-            detail <= rules[i].to)
+        if ((rules[i].class == 0 || rules[i].class == class) && rules[i].subject == subject &&
+            detail >= rules[i].from && detail <= rules[i].to)
             return &rules[i].verdict;
     return NULL;
 }
@@ -61,19 +66,27 @@ static const struct phrase {
     const char *text, *unless;
     struct bounce_verdict verdict;
 } phrases[] = {
-    {"", "receiving mail at a rate", NULL, {BOUNCE_SOFT, "bounce.rate"}},           /* Google, with 5.2.1 */
-    {"", "too many recipients this hour", NULL, {BOUNCE_SOFT, "bounce.rate"}},      /* GoDaddy, with 5.1.1 */
+    {"", "receiving mail at a rate", NULL, {BOUNCE_SOFT, "bounce.rate"}},                /* Google, with 5.2.1 */
+    {"", "too many recipients this hour", NULL, {BOUNCE_SOFT, "bounce.rate"}},           /* GoDaddy, with 5.1.1 */
     {"", "refused due to recipient preferences", NULL, {BOUNCE_BLOCK, "bounce.policy"}}, /* Facebook, with 5.1.1 */
-    {"", "unexpected name server reply", NULL, {BOUNCE_SOFT, "bounce.network"}},    /* Postfix, with 5.4.4: DNS is broken */
-    {"", "domain is not reachable", NULL, {BOUNCE_SOFT, "bounce.network"}},         /* Outlook, with 5.5.0 */
-    {"5.7.27", "host does not accept mail", "mail from", {BOUNCE_HARD, "bounce.null_mx"}}, /* Sendmail, of the recipient's */
-    {"5.4.1", "recipient address rejected: access denied", NULL, HARD_UNKNOWN},     /* Exchange Online: no such mailbox */
+    {"",
+     "unexpected name server reply",
+     NULL,
+     {BOUNCE_SOFT, "bounce.network"}}, /* Postfix, with 5.4.4: DNS is broken */
+    {"", "domain is not reachable", NULL, {BOUNCE_SOFT, "bounce.network"}}, /* Outlook, with 5.5.0 */
+    {"5.7.27",
+     "host does not accept mail",
+     "mail from",
+     {BOUNCE_HARD, "bounce.null_mx"}}, /* Sendmail, of the recipient's */
+    {"5.4.1", "recipient address rejected: access denied", NULL,
+     HARD_UNKNOWN}, /* Exchange Online: no such mailbox */
 };
 
 static const struct bounce_verdict *by_phrase(const struct dsn *dsn)
 {
     for (size_t i = 0; i < sizeof(phrases) / sizeof(phrases[0]); i++)
-        if ((!phrases[i].status[0] || strcmp(phrases[i].status, dsn->status) == 0) && strcasestr(dsn->diagnostic, phrases[i].text) &&
+        if ((!phrases[i].status[0] || strcmp(phrases[i].status, dsn->status) == 0) &&
+            strcasestr(dsn->diagnostic, phrases[i].text) &&
             !(phrases[i].unless && strcasestr(dsn->diagnostic, phrases[i].unless)))
             return &phrases[i].verdict;
     return NULL;
@@ -82,18 +95,20 @@ static const struct bounce_verdict *by_phrase(const struct dsn *dsn)
 /* ---- by words ---- */
 
 /* No other meaning, whatever stands around them. */
-static const char *const dead_words[] = {"user unknown",        "unknown user",      "no such user",       "user not exist",
-                                         "no such mailbox",     "mailbox not found", "user not found",     "recipient not found",
-                                         "unknown recipient",   "no mailbox here",   "mailbox unavailable", "account disabled",
-                                         "unrouteable address", "does not exist"};
+static const char *const dead_words[] = {
+    "user unknown",        "unknown user",     "no such user",        "user not exist",    "no such mailbox",
+    "mailbox not found",   "user not found",   "recipient not found", "unknown recipient", "no mailbox here",
+    "mailbox unavailable", "account disabled", "unrouteable address", "does not exist"};
 /* So many receivers also say when it is their policy; then some word says that. */
 static const char *const refused_words[] = {"address rejected", "recipient rejected", "invalid recipient"};
-static const char *const block_words[] = {"spam", "block list", "blocklist", "blacklist", "blocked", "reputation", "policy",
-                                          "dmarc", "spf", "dkim", "not authenticated", "virus"};
-static const char *const full_words[] = {"quota", "mailbox full", "mailbox is full", "over limit", "insufficient storage"};
-static const char *const sender_words[] = {"sender address rejected", "sender rejected", "sender verify", "sender unknown",
-                                           "unknown sender", "invalid sender", "domain of sender", "sender domain",
-                                           "sender address domain"};
+static const char *const block_words[] = {
+    "spam",   "block list", "blocklist", "blacklist", "blocked",           "reputation",
+    "policy", "dmarc",      "spf",       "dkim",      "not authenticated", "virus"};
+static const char *const full_words[] = {"quota", "mailbox full", "mailbox is full", "over limit",
+                                         "insufficient storage"};
+static const char *const sender_words[] = {"sender address rejected", "sender rejected", "sender verify",
+                                           "sender unknown",          "unknown sender",  "invalid sender",
+                                           "domain of sender",        "sender domain",   "sender address domain"};
 
 static bool has(const char *text, const char *const *words, size_t count)
 {
@@ -159,8 +174,10 @@ struct bounce_verdict bounce_classify(const struct dsn *dsn)
         return by_words(code, text);
     if (code == 0)
         code = class * 100 + 50;
-    /* x.1 and x.2 with words of policy or of a full mailbox: these are what was meant, and neither kills an address. */
-    if (class == 5 && (subject == 1 || subject == 2) && (HAS(text, block_words) || HAS(text, full_words)) && !says_dead(text))
+    /* x.1 and x.2 with words of policy or of a full mailbox: these are what was meant, and neither kills an
+     * address. */
+    if (class == 5 && (subject == 1 || subject == 2) && (HAS(text, block_words) || HAS(text, full_words)) &&
+        !says_dead(text))
         return by_words(code, text);
     /* x.y.0 says nothing exact: words that do come first. A policy (x.7) may not know its users, so not there. */
     if (class == 5 && detail == 0 && subject != 7 && by_words(code, text).class == BOUNCE_HARD)

@@ -1,4 +1,5 @@
-/* bounce_classify.h - is the address dead? From a report's status and diagnostic (features of RFC 3463, RFC 5248). Pure. */
+/* bounce_classify.h - is the address dead? From a report's status and diagnostic (features of RFC 3463, RFC 5248).
+ * Pure. */
 #ifndef BOUNCE_CLASSIFY_H
 #define BOUNCE_CLASSIFY_H
 
@@ -11,7 +12,8 @@ struct bounce_verdict {
     const char *reason; /* stable code, such as "bounce.mailbox_unknown" */
 };
 
-const char *bounce_class_name(enum bounce_class class); /* "hard", "soft", "block", "message", "campaign", "unknown" */
+const char *
+    bounce_class_name(enum bounce_class class); /* "hard", "soft", "block", "message", "campaign", "unknown" */
 
 /** Only a FAILED report has a verdict; anything that is not surely about a dead address is never HARD. */
 struct bounce_verdict bounce_classify(const struct dsn *dsn);

@@ -21,7 +21,8 @@ static void init_once(void)
     }
 }
 
-/* "5.1.1" at the start of text (after blanks), RFC 3463 s.2: class 2, 4 or 5, subject and detail of 1..3 digits. */
+/* "5.1.1" at the start of text (after blanks), RFC 3463 s.2: class 2, 4 or 5, subject and detail of 1..3 digits.
+ */
 static bool read_status(const char *text, char out[12])
 {
     const char *at = text + strspn(text, " \t");
@@ -61,8 +62,8 @@ static void read_diagnostic(const char *value, struct dsn *dsn)
         dsn->reply_code = (at[0] - '0') * 100 + (at[1] - '0') * 10 + (at[2] - '0');
 }
 
-/* "550 5.1.1 text", "550-5.1.1 text", "550 #5.1.0 text": Exim writes Status: 5.0.0 into every report, and some none; the
- * reply that made it has more to say. */
+/* "550 5.1.1 text", "550-5.1.1 text", "550 #5.1.0 text": Exim writes Status: 5.0.0 into every report, and some
+ * none; the reply that made it has more to say. */
 static void status_from_diagnostic(struct dsn *dsn)
 {
     const char *at = dsn->diagnostic;
@@ -123,8 +124,8 @@ static void read_group(const char *at, size_t len, struct dsn *dsn)
     g_object_unref(stream);
 }
 
-/* The body of message/delivery-status is groups of header fields with empty lines between: the first is about the message,
- * the others about a recipient each (RFC 3464 s.2.1). */
+/* The body of message/delivery-status is groups of header fields with empty lines between: the first is about the
+ * message, the others about a recipient each (RFC 3464 s.2.1). */
 static void read_delivery_status(GMimePart *part, struct dsn *dsn)
 {
     GMimeDataWrapper *content = g_mime_part_get_content(part);

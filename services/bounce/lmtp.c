@@ -1,5 +1,5 @@
-/* Only CRLF ends a line, also inside a message: whoever takes a bare LF for an end of line can be made to see a dot, and
- * with it the end of a message, where the sender saw text (SMTP smuggling). */
+/* Only CRLF ends a line, also inside a message: whoever takes a bare LF for an end of line can be made to see a
+ * dot, and with it the end of a message, where the sender saw text (SMTP smuggling). */
 #include "lmtp.h"
 
 #include <stdio.h>
@@ -69,9 +69,9 @@ static void say(struct lmtp *l, struct td_buf *out, const char *reply)
 
 /* ---- commands ---- */
 
-/* Take what stands between < and > of "MAIL FROM:<...> params". No quoting can hide a '>' that matters to us: an address
- * that needs quotes is none of our return paths. Only printable ASCII: SMTPUTF8 is not offered, and what goes on to
- * mail.feedback must be UTF-8. */
+/* Take what stands between < and > of "MAIL FROM:<...> params". No quoting can hide a '>' that matters to us: an
+ * address that needs quotes is none of our return paths. Only printable ASCII: SMTPUTF8 is not offered, and what
+ * goes on to mail.feedback must be UTF-8. */
 static bool path(const char *args, const char *keyword, char out[ADDRESS_MAX])
 {
     size_t k = strlen(keyword), n;
@@ -138,8 +138,9 @@ static int on_rcpt(struct lmtp *l, const char *args, struct td_buf *out)
 static int on_lhlo(struct lmtp *l, struct td_buf *out)
 {
     forget(l);
-    if (td_buf_printf(out, "250-%s\r\n250-PIPELINING\r\n250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250 SIZE %d\r\n", l->host,
-                      LMTP_MESSAGE_MAX) < 0)
+    if (td_buf_printf(out,
+                      "250-%s\r\n250-PIPELINING\r\n250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250 SIZE %d\r\n",
+                      l->host, LMTP_MESSAGE_MAX) < 0)
         l->unsaid = true;
     return 0;
 }
@@ -188,7 +189,9 @@ static int command(struct lmtp *l, const char *line, struct td_buf *out)
 /* The dot has come. */
 static void message_end(struct lmtp *l, struct td_buf *out)
 {
-    const char *no = l->received > LMTP_MESSAGE_MAX ? "552 5.3.4 Too long\r\n" : l->no_memory ? "451 4.3.0 No memory\r\n" : NULL;
+    const char *no = l->received > LMTP_MESSAGE_MAX ? "552 5.3.4 Too long\r\n"
+                     : l->no_memory                 ? "451 4.3.0 No memory\r\n"
+                                                    : NULL;
 
     if (!no) {
         l->state = LS_WAIT;
@@ -205,7 +208,8 @@ static void keep(struct lmtp *l, const char *data, size_t len)
     size_t room = l->content.limit - l->content.len;
 
     /* Counted up to one past the limit only, so that no client can make it wrap. */
-    l->received = len > LMTP_MESSAGE_MAX - l->received || l->received > LMTP_MESSAGE_MAX ? LMTP_MESSAGE_MAX + 1ul : l->received + len;
+    l->received = len > LMTP_MESSAGE_MAX - l->received || l->received > LMTP_MESSAGE_MAX ? LMTP_MESSAGE_MAX + 1ul
+                                                                                         : l->received + len;
     if (len > room) {
         len = room;
         l->cut = true;
@@ -273,7 +277,7 @@ static int run(struct lmtp *l, struct td_buf *out)
             content_line(l, at, n, true, out);
         } else {
             *end = '\0';
-            rc = n > LMTP_LINE_MAX   ? too_long(l, out)
+            rc = n > LMTP_LINE_MAX ? too_long(l, out)
                  : strlen(at) != n ? bad(l, out, "500 5.5.2 Not a command\r\n")
                                    : command(l, at, out);
         }

@@ -22,9 +22,9 @@ struct lmtp_session {
     struct lmtp *lmtp;
     struct lmtp_ops ops; /* the server's, with this session as user */
     enum answer answer[LMTP_RCPT_MAX];
-    size_t told, owed; /* recipients answered to the client; answers still to come from the service */
-    unsigned handles;  /* open libuv handles */
-    bool inside;       /* the dialogue runs: answers are kept until it has returned */
+    size_t told, owed;    /* recipients answered to the client; answers still to come from the service */
+    unsigned handles;     /* open libuv handles */
+    bool inside;          /* the dialogue runs: answers are kept until it has returned */
     bool ending, closing; /* the last words are on their way; handles are closing */
     char peer[64];
     char buffer[16384];
@@ -148,8 +148,8 @@ static void session_end(struct lmtp_session *s, const char *reply)
 
 /* ---- the dialogue ---- */
 
-/* Bytes from the client, then the answers that are there, in order. Either may bring a further message (which sets told
- * and answer anew) and answers to it at once; the dialogue is never entered from inside itself. */
+/* Bytes from the client, then the answers that are there, in order. Either may bring a further message (which sets
+ * told and answer anew) and answers to it at once; the dialogue is never entered from inside itself. */
 static void session_run(struct lmtp_session *s, const char *data, size_t len)
 {
     struct td_buf out = TD_BUF_INIT(OUT_MAX);
@@ -314,8 +314,8 @@ static void on_server_closed(uv_handle_t *handle)
     server_release(server);
 }
 
-int lmtp_server_new(uv_loop_t *loop, const char *listen, size_t max_bytes, const struct lmtp_server_ops *ops, void *user,
-                    struct lmtp_server **ret, struct td_err *reterr)
+int lmtp_server_new(uv_loop_t *loop, const char *listen, size_t max_bytes, const struct lmtp_server_ops *ops,
+                    void *user, struct lmtp_server **ret, struct td_err *reterr)
 {
     struct lmtp_server *server = calloc(1, sizeof(*server));
     struct sockaddr_storage addr;

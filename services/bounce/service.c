@@ -1,6 +1,6 @@
-/* bounce: what comes back. The front takes reports over LMTP and writes them to mail.feedback before it answers, so that a
- * crash loses none; the back (settle.c) reads them from there and decides. Two or more processes share both: any of them may
- * take a report, and the group gives each its partitions of mail.feedback. */
+/* bounce: what comes back. The front takes reports over LMTP and writes them to mail.feedback before it answers,
+ * so that a crash loses none; the back (settle.c) reads them from there and decides. Two or more processes share
+ * both: any of them may take a report, and the group gives each its partitions of mail.feedback. */
 #include "service.h"
 
 #include <stdio.h>
@@ -50,7 +50,8 @@ static bool ours(const struct bounce *b, const char *address)
     if (b->settings->bounce_domain)
         return strcasecmp(at + 1, b->settings->bounce_domain) == 0;
     for (size_t i = 0; i < b->settings->relay_count; i++)
-        if (b->settings->relays[i].return_path_domain && strcasecmp(at + 1, b->settings->relays[i].return_path_domain) == 0)
+        if (b->settings->relays[i].return_path_domain &&
+            strcasecmp(at + 1, b->settings->relays[i].return_path_domain) == 0)
             return true;
     return false;
 }
@@ -123,8 +124,8 @@ static void on_message(void *user, struct lmtp_session *session, size_t recipien
     packed = td_pb_write(&msg.base, &len);
     if (t && packed) {
         *t = (struct taking){b, session, recipient};
-        rc = td_kafka_out_send(b->out, TD_T_FEEDBACK, -1, msg.envelope_recipient, strlen(msg.envelope_recipient), packed, len, NULL,
-                               0, on_written, t, &err);
+        rc = td_kafka_out_send(b->out, TD_T_FEEDBACK, -1, msg.envelope_recipient, strlen(msg.envelope_recipient),
+                               packed, len, NULL, 0, on_written, t, &err);
     }
     free(packed);
     if (rc == TD_OK) {
@@ -265,7 +266,8 @@ static int bounce_open(struct bounce *b, struct td_err *reterr)
     if (rc == TD_OK)
         rc = settle_new(loop, s, b->app->metrics, b->redis, b->out, &settle_ops, b, &b->settle, reterr);
     if (rc == TD_OK)
-        rc = lmtp_server_new(loop, s->bounce_lmtp_listen, (size_t)s->bounce_max_message_bytes, &server_ops, b, &b->server, reterr);
+        rc = lmtp_server_new(loop, s->bounce_lmtp_listen, (size_t)s->bounce_max_message_bytes, &server_ops, b,
+                             &b->server, reterr);
     if (rc == TD_OK)
         rc = td_kafka_in_new(loop, s, b->app->metrics, "bounce", topics, 1, &in_ops, b, &b->in, reterr);
     return rc;
@@ -278,15 +280,18 @@ static int bounce_start(struct td_app *app, void **ret_state, struct td_err *ret
     int rc;
 
     if (!s->keys_token || strlen(s->keys_token) < TD_KEY_BYTES_MIN)
-        return td_fail(reterr, TD_ECONFIG, "keys.token is needed: at least %d bytes, the same for all services", TD_KEY_BYTES_MIN);
+        return td_fail(reterr, TD_ECONFIG, "keys.token is needed: at least %d bytes, the same for all services",
+                       TD_KEY_BYTES_MIN);
     b = calloc(1, sizeof(*b));
     if (!b)
         return td_fail(reterr, TD_ENOMEM, "bounce");
     b->app = app;
     b->settings = s;
     b->taken = td_metric(app->metrics, TD_COUNTER, "tandem_bounce_reports_total", "Mails taken over LMTP.", "");
-    b->cut = td_metric(app->metrics, TD_COUNTER, "tandem_bounce_reports_cut_total", "Of those, mails longer than bounce.max_message.", "");
-    b->refused = td_metric(app->metrics, TD_COUNTER, "tandem_bounce_refused_total", "LMTP recipients that are no return path of ours.", "");
+    b->cut = td_metric(app->metrics, TD_COUNTER, "tandem_bounce_reports_cut_total",
+                       "Of those, mails longer than bounce.max_message.", "");
+    b->refused = td_metric(app->metrics, TD_COUNTER, "tandem_bounce_refused_total",
+                           "LMTP recipients that are no return path of ours.", "");
     rc = bounce_open(b, reterr);
     if (rc < 0) {
         bounce_free(b);

@@ -1,7 +1,9 @@
-/* report -> token -> class -> ledger counter -> address hash -> suppression (Redis, then topic) and outcome -> done
+/* report -> token -> class -> ledger counter -> address hash -> suppression (Redis, then topic) and outcome ->
+ * done
  *
- * The ledger's counter comes first: it says whether this recipient was counted before, so a report that comes twice counts
- * once. All later steps are idempotent by key. Whatever fails is tried again from the counter a little later. */
+ * The ledger's counter comes first: it says whether this recipient was counted before, so a report that comes
+ * twice counts once. All later steps are idempotent by key. Whatever fails is tried again from the counter a
+ * little later. */
 #include "settle.h"
 
 #include <assert.h>
@@ -136,11 +138,12 @@ static void on_delivered(void *user, int64_t offset, const struct td_err *err)
     }
 }
 
-static void record_send(struct report *r, enum td_topic_id topic, const void *key, size_t key_len, const void *value, size_t len,
-                 const struct td_kafka_header *headers, size_t header_count)
+static void record_send(struct report *r, enum td_topic_id topic, const void *key, size_t key_len,
+                        const void *value, size_t len, const struct td_kafka_header *headers, size_t header_count)
 {
     struct td_err err;
-    int rc = td_kafka_out_send(r->owner->out, topic, -1, key, key_len, value, len, headers, header_count, on_delivered, r, &err);
+    int rc = td_kafka_out_send(r->owner->out, topic, -1, key, key_len, value, len, headers, header_count,
+                               on_delivered, r, &err);
 
     if (rc == TD_OK)
         r->deliveries++;
@@ -150,7 +153,8 @@ static void record_send(struct report *r, enum td_topic_id topic, const void *ke
         r->owner->ops.fatal(r->owner->user, &err);
 }
 
-static void message_send(struct report *r, enum td_topic_id topic, const void *key, size_t key_len, const ProtobufCMessage *msg)
+static void message_send(struct report *r, enum td_topic_id topic, const void *key, size_t key_len,
+                         const ProtobufCMessage *msg)
 {
     size_t len;
     void *packed = td_pb_write(msg, &len);
@@ -223,14 +227,18 @@ static void send_dead_letter(struct report *r)
 {
     char partition[16], offset[24];
     const struct td_kafka_header headers[] = {
-        {"source-topic", td_topics[r->lane.topic].name}, {"source-partition", partition}, {"source-offset", offset},
-        {"service", "bounce"}, {"reason", r->dead_reason},
+        {"source-topic", td_topics[r->lane.topic].name},
+        {"source-partition", partition},
+        {"source-offset", offset},
+        {"service", "bounce"},
+        {"reason", r->dead_reason},
     };
 
     snprintf(partition, sizeof(partition), "%" PRId32, r->lane.partition);
     snprintf(offset, sizeof(offset), "%" PRId64, r->offset);
     r->deliveries = 1;
-    record_send(r, TD_T_DEAD_LETTERS, r->raw, r->key_len, r->raw + r->key_len, r->raw_len, headers, sizeof(headers) / sizeof(headers[0]));
+    record_send(r, TD_T_DEAD_LETTERS, r->raw, r->key_len, r->raw + r->key_len, r->raw_len, headers,
+                sizeof(headers) / sizeof(headers[0]));
     on_delivered(r, -1, NULL);
 }
 
@@ -243,7 +251,8 @@ static void asked(struct report *r, int rc)
         report_again(r);
     } else if (rc == TD_EINVAL) { /* the ledger has no such number: a token of another installation with our key */
         td_metric_add(r->owner->ignored[IGNORED_UNFIT], 1);
-        td_log(TD_WARN, "report.ignored", "msg=%s/%" PRIu32 " why=\"no such mail can be\"", r->token.campaign_id, r->token.index);
+        td_log(TD_WARN, "report.ignored", "msg=%s/%" PRIu32 " why=\"no such mail can be\"", r->token.campaign_id,
+               r->token.index);
         report_end(r, true);
     }
 }
@@ -259,8 +268,8 @@ static void on_suppressed(void *user, const struct td_reply *reply, const struct
         publish(r);
 }
 
-/* The report names nobody we trust; the hash that ingestion stored for this number does. A number that was never stored
- * (Redis has lost it) reads as nothing or as zeros. */
+/* The report names nobody we trust; the hash that ingestion stored for this number does. A number that was never
+ * stored (Redis has lost it) reads as nothing or as zeros. */
 static void on_hash(void *user, const struct td_reply *reply, const struct td_err *err)
 {
     static const uint8_t zeros[TD_HASH_BYTES];
@@ -278,8 +287,9 @@ static void on_hash(void *user, const struct td_reply *reply, const struct td_er
         memcpy(r->hash, hash, sizeof(r->hash));
     } else if (r->verdict.class == BOUNCE_HARD) {
         td_metric_add(r->owner->no_hash, 1);
-        td_log(TD_WARN, "bounce.not_suppressed", "msg=%s/%" PRIu32 " why=\"Redis does not know whose mail it was\"",
-               r->token.campaign_id, r->token.index);
+        td_log(TD_WARN, "bounce.not_suppressed",
+               "msg=%s/%" PRIu32 " why=\"Redis does not know whose mail it was\"", r->token.campaign_id,
+               r->token.index);
     }
     if (r->verdict.class == BOUNCE_HARD && r->has_hash)
         asked(r, td_suppression_add(r->owner->redis, r->hash, on_suppressed, r));
@@ -317,8 +327,8 @@ static void report_start(struct report *r)
     if (r->dead)
         send_dead_letter(r);
     else
-        asked(r, td_ledger_bounce(r->owner->redis, r->token.campaign_id, r->token.index, r->relay, bounce_class_name(class),
-                                  on_counted, r));
+        asked(r, td_ledger_bounce(r->owner->redis, r->token.campaign_id, r->token.index, r->relay,
+                                  bounce_class_name(class), on_counted, r));
 }
 
 /* Try again what failed; give up a drain that takes too long. */
@@ -328,7 +338,8 @@ static void on_timer(uv_timer_t *timer)
     struct report *r = s->again, *next;
 
     if (s->drained && td_mono_ms() >= s->drain_until_ms) {
-        td_log(TD_WARN, "reports.left", "n=%zu why=\"not done in time; the next owner reads them again\"", s->busy);
+        td_log(TD_WARN, "reports.left", "n=%zu why=\"not done in time; the next owner reads them again\"",
+               s->busy);
         settle_forget(s);
         check_drained(s);
         return;
@@ -342,8 +353,8 @@ static void on_timer(uv_timer_t *timer)
 
 /* ---- reading ---- */
 
-/* @return TD_OK; TD_ENOTFOUND: no failure is reported; TD_EDENIED: forged or not ours; TD_ESYNTAX, TD_ETOOBIG: no Feedback;
- *         TD_ENOMEM */
+/* @return TD_OK; TD_ENOTFOUND: no failure is reported; TD_EDENIED: forged or not ours; TD_ESYNTAX, TD_ETOOBIG: no
+ * Feedback; TD_ENOMEM */
 static int read_report(struct settle *s, const struct td_record *rec, struct report *r, struct td_err *reterr)
 {
     struct td_arena *arena = td_arena_new(rec->len * 8 + 65536);
@@ -353,21 +364,24 @@ static int read_report(struct settle *s, const struct td_record *rec, struct rep
 
     if (!arena)
         return td_fail(reterr, TD_ENOMEM, "report");
-    rc = td_pb_read(&tandem__internal__v1__feedback__descriptor, rec->value, rec->len, arena, (ProtobufCMessage **)&msg, reterr);
+    rc = td_pb_read(&tandem__internal__v1__feedback__descriptor, rec->value, rec->len, arena,
+                    (ProtobufCMessage **)&msg, reterr);
     if (rc < 0)
         goto out;
     if (msg->source != TANDEM__INTERNAL__V1__FEEDBACK_SOURCE__FEEDBACK_SOURCE_MAIL) {
         rc = td_fail(reterr, TD_ESYNTAX, "feedback of a kind that this release does not know");
         goto out;
     }
-    if (td_token_read(msg->envelope_recipient, strlen(msg->envelope_recipient), TD_TOKEN_BOUNCE, s->settings->keys_token,
-                      strlen(s->settings->keys_token), s->relays, s->settings->relay_count, &r->token, NULL) < 0) {
+    if (td_token_read(msg->envelope_recipient, strlen(msg->envelope_recipient), TD_TOKEN_BOUNCE,
+                      s->settings->keys_token, strlen(s->settings->keys_token), s->relays,
+                      s->settings->relay_count, &r->token, NULL) < 0) {
         rc = td_fail(reterr, TD_EDENIED, "its return path does not verify");
         goto out;
     }
     /* What cannot be read as mail, or is too deep, reports nothing. */
     if (dsn_read(msg->raw.data, msg->raw.len, &dsn, reterr) < 0 || dsn.kind != REPORT_FAILED) {
-        rc = td_fail(reterr, TD_ENOTFOUND, "%s", dsn.kind == REPORT_NONE ? "no delivery report" : "nobody bounced");
+        rc =
+            td_fail(reterr, TD_ENOTFOUND, "%s", dsn.kind == REPORT_NONE ? "no delivery report" : "nobody bounced");
         goto out;
     }
     r->received_ms = msg->received_at_unix_ms;
@@ -414,8 +428,9 @@ static struct report *report_new(struct settle *s, const struct td_record *rec)
 
 static void report_log(const struct report *r)
 {
-    td_log(TD_INFO, "bounce", "msg=%s/%" PRIu32 " relay=%s class=%s status=%s reason=%s", r->token.campaign_id, r->token.index,
-           r->relay, bounce_class_name(r->verdict.class), r->status[0] ? r->status : "-", r->verdict.reason);
+    td_log(TD_INFO, "bounce", "msg=%s/%" PRIu32 " relay=%s class=%s status=%s reason=%s", r->token.campaign_id,
+           r->token.index, r->relay, bounce_class_name(r->verdict.class), r->status[0] ? r->status : "-",
+           r->verdict.reason);
 }
 
 void settle_record(struct settle *s, const struct td_record *rec)
@@ -431,8 +446,8 @@ void settle_record(struct settle *s, const struct td_record *rec)
     rc = read_report(s, rec, r, &err);
     if (rc == TD_ESYNTAX || rc == TD_ETOOBIG) {
         td_metric_add(s->dead, 1);
-        td_log(TD_ERROR, "record.dead", "topic=%s partition=%" PRId32 " offset=%" PRId64 " reason=\"%s\"", td_topics[rec->lane.topic].name,
-               rec->lane.partition, rec->offset, err.text);
+        td_log(TD_ERROR, "record.dead", "topic=%s partition=%" PRId32 " offset=%" PRId64 " reason=\"%s\"",
+               td_topics[rec->lane.topic].name, rec->lane.partition, rec->offset, err.text);
         rc = keep_raw(r, rec, "feedback.unreadable");
     }
     if (rc == TD_ENOMEM) {
@@ -442,7 +457,8 @@ void settle_record(struct settle *s, const struct td_record *rec)
     }
     if (rc < 0) {
         td_metric_add(s->ignored[rc == TD_EDENIED ? IGNORED_FORGED : IGNORED_NO_FAILURE], 1);
-        td_log(TD_INFO, "report.ignored", "partition=%" PRId32 " offset=%" PRId64 " why=\"%s\"", rec->lane.partition, rec->offset, err.text);
+        td_log(TD_INFO, "report.ignored", "partition=%" PRId32 " offset=%" PRId64 " why=\"%s\"",
+               rec->lane.partition, rec->offset, err.text);
         report_end(r, true);
         return;
     }
@@ -493,25 +509,31 @@ void settle_drain(struct settle *s, void (*drained)(void *user))
 
 static void make_metrics(struct settle *s, struct td_metrics *metrics)
 {
-    static const char *const why[] = {[IGNORED_FORGED] = "forged", [IGNORED_NO_FAILURE] = "no_failure", [IGNORED_UNFIT] = "unfit"};
+    static const char *const why[] = {
+        [IGNORED_FORGED] = "forged", [IGNORED_NO_FAILURE] = "no_failure", [IGNORED_UNFIT] = "unfit"};
     char labels[32];
 
     for (int c = BOUNCE_HARD; c <= BOUNCE_UNKNOWN; c++) {
         snprintf(labels, sizeof(labels), "class=\"%s\"", bounce_class_name((enum bounce_class)c));
-        s->by_class[c] = td_metric(metrics, TD_COUNTER, "tandem_bounce_bounces_total", "Bounced mails, each counted once.", labels);
+        s->by_class[c] = td_metric(metrics, TD_COUNTER, "tandem_bounce_bounces_total",
+                                   "Bounced mails, each counted once.", labels);
     }
     for (size_t i = 0; i < sizeof(why) / sizeof(why[0]); i++) {
         snprintf(labels, sizeof(labels), "why=\"%s\"", why[i]);
-        s->ignored[i] = td_metric(metrics, TD_COUNTER, "tandem_bounce_ignored_total", "Mails that came back and changed nothing.", labels);
+        s->ignored[i] = td_metric(metrics, TD_COUNTER, "tandem_bounce_ignored_total",
+                                  "Mails that came back and changed nothing.", labels);
     }
     s->no_hash = td_metric(metrics, TD_COUNTER, "tandem_bounce_not_suppressed_total",
                            "Hard bounces whose address is not known any more, because Redis lost it.", "");
-    s->dead = td_metric(metrics, TD_COUNTER, "tandem_bounce_dead_letters_total", "Records of mail.feedback that could not be read.", "");
-    s->m_busy = td_metric(metrics, TD_GAUGE, "tandem_bounce_reports_under_way", "Reports read and not yet settled.", "");
+    s->dead = td_metric(metrics, TD_COUNTER, "tandem_bounce_dead_letters_total",
+                        "Records of mail.feedback that could not be read.", "");
+    s->m_busy =
+        td_metric(metrics, TD_GAUGE, "tandem_bounce_reports_under_way", "Reports read and not yet settled.", "");
 }
 
-int settle_new(uv_loop_t *loop, const struct td_settings *settings, struct td_metrics *metrics, struct td_redis *redis,
-               struct td_kafka_out *out, const struct settle_ops *ops, void *user, struct settle **ret, struct td_err *reterr)
+int settle_new(uv_loop_t *loop, const struct td_settings *settings, struct td_metrics *metrics,
+               struct td_redis *redis, struct td_kafka_out *out, const struct settle_ops *ops, void *user,
+               struct settle **ret, struct td_err *reterr)
 {
     struct settle *s = calloc(1, sizeof(*s));
 

@@ -1,5 +1,5 @@
-/* Any bytes as a mail that came back: it is read or refused within its limits, what is read is terminated and has the form
- * promised, and only a FAILED report can be about a dead address. */
+/* Any bytes as a mail that came back: it is read or refused within its limits, what is read is terminated and has
+ * the form promised, and only a FAILED report can be about a dead address. */
 #include "fuzz.h"
 
 #include <string.h>

@@ -1,5 +1,6 @@
-/* Any bytes as an LMTP client: nothing is kept past its limit, replies are whole lines, and how the bytes are cut into
- * pieces changes neither the replies nor what is handed over. The first byte chooses the pieces and who is answered how. */
+/* Any bytes as an LMTP client: nothing is kept past its limit, replies are whole lines, and how the bytes are cut
+ * into pieces changes neither the replies nor what is handed over. The first byte chooses the pieces and who is
+ * answered how. */
 #include "fuzz.h"
 
 #include <string.h>
@@ -69,7 +70,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     talk(&whole, text, size - 1, size);
     talk(&pieces, text, size - 1, (size_t)data[0] % 64 + 1);
-    PROMISE(whole.seen.len == pieces.seen.len && (!whole.seen.len || memcmp(whole.seen.data, pieces.seen.data, whole.seen.len) == 0));
+    PROMISE(whole.seen.len == pieces.seen.len &&
+            (!whole.seen.len || memcmp(whole.seen.data, pieces.seen.data, whole.seen.len) == 0));
     td_buf_release(&whole.out);
     td_buf_release(&whole.seen);
     td_buf_release(&pieces.out);

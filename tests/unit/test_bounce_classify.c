@@ -14,7 +14,14 @@ static struct bounce_verdict classify(const char *status, int code, const char *
     return bounce_classify(&dsn);
 }
 
-enum { H = BOUNCE_HARD, S = BOUNCE_SOFT, B = BOUNCE_BLOCK, M = BOUNCE_MESSAGE, C = BOUNCE_CAMPAIGN, U = BOUNCE_UNKNOWN };
+enum {
+    H = BOUNCE_HARD,
+    S = BOUNCE_SOFT,
+    B = BOUNCE_BLOCK,
+    M = BOUNCE_MESSAGE,
+    C = BOUNCE_CAMPAIGN,
+    U = BOUNCE_UNKNOWN
+};
 
 /* The registry of RFC 5248, all of it: subject, detail, class with 4, class with 5. */
 static void every_registered_code_has_its_class(void **unused)
@@ -22,39 +29,39 @@ static void every_registered_code_has_its_class(void **unused)
     static const struct {
         int subject, detail, with_4, with_5;
     } row[] = {
-        {0, 0, S, U},
-        {1, 0, S, U},  {1, 1, S, H},  {1, 2, S, H},  {1, 3, S, H},  {1, 4, S, U},  {1, 5, S, U},
-        {1, 6, S, H},  {1, 7, C, C},  {1, 8, C, C},  {1, 9, S, U},  {1, 10, S, H},
-        {2, 0, S, S},  {2, 1, S, H},  {2, 2, S, S},  {2, 3, M, M},  {2, 4, S, S},
-        {3, 0, S, S},  {3, 1, S, S},  {3, 2, S, S},  {3, 3, S, S},  {3, 4, M, M},  {3, 5, S, S},  {3, 6, S, S},
-        {4, 0, S, S},  {4, 1, S, S},  {4, 2, S, S},  {4, 3, S, S},  {4, 4, S, H},  {4, 5, S, S},  {4, 6, S, S},  {4, 7, S, S},
-        {5, 0, M, M},  {5, 1, M, M},  {5, 2, M, M},  {5, 3, S, S},  {5, 4, M, M},  {5, 5, M, M},  {5, 6, M, M},
-        {6, 0, M, M},  {6, 1, M, M},  {6, 2, M, M},  {6, 3, M, M},  {6, 4, M, M},  {6, 5, M, M},  {6, 6, M, M},
-        {6, 7, M, M},  {6, 8, M, M},  {6, 9, M, M},  {6, 10, M, M},
-        {7, 0, S, B},  {7, 1, S, B},  {7, 2, S, B},  {7, 3, S, B},  {7, 4, S, B},  {7, 5, S, B},  {7, 6, S, B},
-        {7, 7, S, B},  {7, 8, S, B},  {7, 9, S, B},  {7, 10, S, B}, {7, 11, S, B}, {7, 12, S, B}, {7, 13, S, H},
-        {7, 14, S, B}, {7, 15, S, B}, {7, 16, S, B}, {7, 17, S, H}, {7, 18, S, H}, {7, 19, S, B}, {7, 20, S, B},
-        {7, 21, S, B}, {7, 22, S, B}, {7, 23, S, B}, {7, 24, S, B}, {7, 25, S, B}, {7, 26, S, B}, {7, 27, C, C},
-        {7, 28, S, B}, {7, 29, S, B}, {7, 30, S, B},
+        {0, 0, S, U},  {1, 0, S, U},  {1, 1, S, H},  {1, 2, S, H},  {1, 3, S, H},  {1, 4, S, U},  {1, 5, S, U},
+        {1, 6, S, H},  {1, 7, C, C},  {1, 8, C, C},  {1, 9, S, U},  {1, 10, S, H}, {2, 0, S, S},  {2, 1, S, H},
+        {2, 2, S, S},  {2, 3, M, M},  {2, 4, S, S},  {3, 0, S, S},  {3, 1, S, S},  {3, 2, S, S},  {3, 3, S, S},
+        {3, 4, M, M},  {3, 5, S, S},  {3, 6, S, S},  {4, 0, S, S},  {4, 1, S, S},  {4, 2, S, S},  {4, 3, S, S},
+        {4, 4, S, H},  {4, 5, S, S},  {4, 6, S, S},  {4, 7, S, S},  {5, 0, M, M},  {5, 1, M, M},  {5, 2, M, M},
+        {5, 3, S, S},  {5, 4, M, M},  {5, 5, M, M},  {5, 6, M, M},  {6, 0, M, M},  {6, 1, M, M},  {6, 2, M, M},
+        {6, 3, M, M},  {6, 4, M, M},  {6, 5, M, M},  {6, 6, M, M},  {6, 7, M, M},  {6, 8, M, M},  {6, 9, M, M},
+        {6, 10, M, M}, {7, 0, S, B},  {7, 1, S, B},  {7, 2, S, B},  {7, 3, S, B},  {7, 4, S, B},  {7, 5, S, B},
+        {7, 6, S, B},  {7, 7, S, B},  {7, 8, S, B},  {7, 9, S, B},  {7, 10, S, B}, {7, 11, S, B}, {7, 12, S, B},
+        {7, 13, S, H}, {7, 14, S, B}, {7, 15, S, B}, {7, 16, S, B}, {7, 17, S, H}, {7, 18, S, H}, {7, 19, S, B},
+        {7, 20, S, B}, {7, 21, S, B}, {7, 22, S, B}, {7, 23, S, B}, {7, 24, S, B}, {7, 25, S, B}, {7, 26, S, B},
+        {7, 27, C, C}, {7, 28, S, B}, {7, 29, S, B}, {7, 30, S, B},
     };
 
     (void)unused;
     for (size_t i = 0; i < COUNT(row); i++)
-        for (int class = 4; class <= 5; class++) {
+        for (int class = 4; class <= 5; class ++) {
             char status[12];
             int wanted = class == 4 ? row[i].with_4 : row[i].with_5, got;
 
             snprintf(status, sizeof(status), "%d.%d.%d", class, row[i].subject, row[i].detail);
             got = (int)classify(status, class * 100 + 50, "no words").class;
             if (got != wanted)
-                fail_msg("%s: %s, not %s", status, bounce_class_name((enum bounce_class)got), bounce_class_name((enum bounce_class)wanted));
+                fail_msg("%s: %s, not %s", status, bounce_class_name((enum bounce_class)got),
+                         bounce_class_name((enum bounce_class)wanted));
         }
 }
 
 /* A code of tomorrow: never HARD. */
 static void codes_that_are_not_registered_kill_nobody(void **unused)
 {
-    static const char *const status[] = {"5.1.11", "5.1.999", "5.2.9", "5.4.99", "5.7.31", "5.8.1", "5.9.9", "5.99.1", "4.9.9", "2.0.0"};
+    static const char *const status[] = {"5.1.11", "5.1.999", "5.2.9",  "5.4.99", "5.7.31",
+                                         "5.8.1",  "5.9.9",   "5.99.1", "4.9.9",  "2.0.0"};
 
     (void)unused;
     for (size_t i = 0; i < COUNT(status); i++)
@@ -75,7 +82,8 @@ static void words_decide_where_codes_do_not(void **unused)
         {"", 550, "550 <x>... User not exist", H, "bounce.mailbox_unknown"},
         {"", 553, "553 sorry, no mailbox here by that name", H, "bounce.mailbox_unknown"},
         {"", 554, "554 User unknown", U, "bounce.unknown"},
-        {"", 554, "554 delivery error: dd This user doesn't have a yahoo.com account (x) [0]", H, "bounce.mailbox_unknown"},
+        {"", 554, "554 delivery error: dd This user doesn't have a yahoo.com account (x) [0]", H,
+         "bounce.mailbox_unknown"},
         {"", 550, "550 doesn't have a valid DKIM signature", B, "bounce.policy"},
         {"", 450, "450 User unknown", S, "bounce.gave_up"},
         {"", 421, "421 try again", S, "bounce.gave_up"},
@@ -105,10 +113,13 @@ static void words_decide_where_codes_do_not(void **unused)
         {"5.7.1", 550, "550 user unknown", B, "bounce.policy"},
         {"4.1.1", 450, "450 user unknown", S, "bounce.address_trouble"},
         /* what some say with a code that means something else */
-        {"5.2.1", 550, "550-5.2.1 The user you are trying to contact is receiving mail at a rate that", S, "bounce.rate"},
-        {"5.1.1", 550, "550 5.1.1 <x> - 203.0.113.1 has sent to too many recipients this hour. IB607", S, "bounce.rate"},
+        {"5.2.1", 550, "550-5.2.1 The user you are trying to contact is receiving mail at a rate that", S,
+         "bounce.rate"},
+        {"5.1.1", 550, "550 5.1.1 <x> - 203.0.113.1 has sent to too many recipients this hour. IB607", S,
+         "bounce.rate"},
         {"5.1.1", 550, "550 5.1.1 RCP-P2 Refused due to recipient preferences", B, "bounce.policy"},
-        {"5.4.4", 0, "Name service error for name=x type=MX: Malformed or unexpected name server reply", S, "bounce.network"},
+        {"5.4.4", 0, "Name service error for name=x type=MX: Malformed or unexpected name server reply", S,
+         "bounce.network"},
         {"5.5.0", 554, "554 could not be delivered because the domain is not reachable", S, "bounce.network"},
         {"5.7.27", 550, "550 Host does not accept mail", H, "bounce.null_mx"},
         {"5.7.27", 550, "550 Host does not accept mail from you", C, "bounce.our_sender"},
@@ -125,10 +136,12 @@ static void words_decide_where_codes_do_not(void **unused)
     }
 }
 
-/* Whoever writes "blocked" or "quota" beside any code of addresses or mailboxes, and nothing of an unknown user. */
+/* Whoever writes "blocked" or "quota" beside any code of addresses or mailboxes, and nothing of an unknown user.
+ */
 static void policy_and_quota_kill_nobody(void **unused)
 {
-    static const char *const text[] = {"550 blocked", "550 spam", "550 poor reputation", "550 over quota", "550 mailbox full"};
+    static const char *const text[] = {"550 blocked", "550 spam", "550 poor reputation", "550 over quota",
+                                       "550 mailbox full"};
 
     (void)unused;
     for (int subject = 1; subject <= 2; subject++)

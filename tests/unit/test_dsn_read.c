@@ -31,7 +31,8 @@ static const char report[] = "From: MAILER-DAEMON@mx.example.net\r\n"
                              "Diagnostic-Code: smtp; %s\r\n\r\n"
                              "--b--\r\n";
 
-static struct bounce_verdict verdict_of(const char *action, const char *status, const char *diagnostic, struct dsn *dsn)
+static struct bounce_verdict verdict_of(const char *action, const char *status, const char *diagnostic,
+                                        struct dsn *dsn)
 {
     char raw[2048];
     int len = snprintf(raw, sizeof(raw), report, action, status, diagnostic);
@@ -79,9 +80,15 @@ static void status_comes_from_the_reply_when_the_field_is_general(void **unused)
     static const struct {
         const char *status, *diagnostic, *expected;
     } row[] = {
-        {"5.0.0", "550 5.1.1 gone", "5.1.1"},     {"5.0.0", "550-5.1.1 gone", "5.1.1"}, {"5.0.0", "550 #5.1.0 Address rejected", "5.1.0"},
-        {"nonsense", "550 5.7.1 no", "5.7.1"},    {"5.0.0", "550 no code", "5.0.0"},    {"5.2.2", "550 5.1.1 gone", "5.2.2"},
-        {"5.0.0", "550 4.1.1 not of it", "5.0.0"}, {"5.0.0", "5.1.1 no reply code", "5.0.0"}, {"5.0.0", "550", "5.0.0"},
+        {"5.0.0", "550 5.1.1 gone", "5.1.1"},
+        {"5.0.0", "550-5.1.1 gone", "5.1.1"},
+        {"5.0.0", "550 #5.1.0 Address rejected", "5.1.0"},
+        {"nonsense", "550 5.7.1 no", "5.7.1"},
+        {"5.0.0", "550 no code", "5.0.0"},
+        {"5.2.2", "550 5.1.1 gone", "5.2.2"},
+        {"5.0.0", "550 4.1.1 not of it", "5.0.0"},
+        {"5.0.0", "5.1.1 no reply code", "5.0.0"},
+        {"5.0.0", "550", "5.0.0"},
     };
 
     (void)unused;
@@ -107,22 +114,43 @@ static void shapes_of_reports(void **unused)
         enum report_kind kind;
         const char *status;
     } row[] = {
-        {"cut after the status", PART "Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; a\r\n\r\nAction: failed\r\n"
-                                      "Status: 5.1.1\r\n\r\n--b\r\nContent-Type: message/rfc822\r\n\r\nSubject: cu", REPORT_FAILED, "5.1.1"},
-        {"bare LF", "Content-Type: multipart/report; boundary=b\n\n--b\nContent-Type: message/delivery-status\n\nReporting-MTA: dns; a\n\n"
-                    "Action: failed\nStatus: 5.1.2\n\n--b--\n", REPORT_FAILED, "5.1.2"},
-        {"RFC 6533", PART "Content-Type: message/global-delivery-status\r\n\r\nReporting-MTA: dns; a\r\n\r\nAction: failed\r\nStatus: 5.1.1\r\n\r\n--b--\r\n",
+        {"cut after the status",
+         PART "Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; a\r\n\r\nAction: failed\r\n"
+              "Status: 5.1.1\r\n\r\n--b\r\nContent-Type: message/rfc822\r\n\r\nSubject: cu",
          REPORT_FAILED, "5.1.1"},
-        {"base64", PART "Content-Type: message/delivery-status\r\nContent-Transfer-Encoding: base64\r\n\r\n"
-                        "UmVwb3J0aW5nLU1UQTogZG5zOyBhDQoNCkFjdGlvbjogZmFpbGVkDQpTdGF0dXM6IDUuMS4zDQo=\r\n--b--\r\n", REPORT_FAILED, "5.1.3"},
-        {"first delayed, then failed", PART "Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; a\r\n\r\nAction: delayed\r\nStatus: 4.4.1\r\n"
-                                            "Diagnostic-Code: smtp; 421 x\r\n\r\nAction: failed\r\nStatus: 5.1.1\r\n\r\n--b--\r\n", REPORT_FAILED, "5.1.1"},
-        {"status has a comment", PART "Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; a\r\n\r\nAction: Failed\r\nStatus: 5.1.1 (gone)\r\n\r\n--b--\r\n",
+        {"bare LF",
+         "Content-Type: multipart/report; boundary=b\n\n--b\nContent-Type: "
+         "message/delivery-status\n\nReporting-MTA: dns; a\n\n"
+         "Action: failed\nStatus: 5.1.2\n\n--b--\n",
+         REPORT_FAILED, "5.1.2"},
+        {"RFC 6533",
+         PART "Content-Type: message/global-delivery-status\r\n\r\nReporting-MTA: dns; a\r\n\r\nAction: "
+              "failed\r\nStatus: 5.1.1\r\n\r\n--b--\r\n",
          REPORT_FAILED, "5.1.1"},
-        {"a report inside the mail that came back", PART "Content-Type: message/rfc822\r\n\r\n" PART
-                                                         "Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; a\r\n\r\nAction: failed\r\n\r\n--b--\r\n", REPORT_NONE, ""},
-        {"an auto-reply (RFC 3834)", "Auto-Submitted: auto-replied\r\nSubject: away\r\n\r\nAction: failed\r\nStatus: 5.1.1\r\n", REPORT_NONE, ""},
-        {"a complaint (RFC 5965)", PART "Content-Type: message/feedback-report\r\n\r\nFeedback-Type: abuse\r\nVersion: 1\r\n\r\n--b--\r\n", REPORT_NONE, ""},
+        {"base64",
+         PART "Content-Type: message/delivery-status\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+              "UmVwb3J0aW5nLU1UQTogZG5zOyBhDQoNCkFjdGlvbjogZmFpbGVkDQpTdGF0dXM6IDUuMS4zDQo=\r\n--b--\r\n",
+         REPORT_FAILED, "5.1.3"},
+        {"first delayed, then failed",
+         PART "Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; a\r\n\r\nAction: "
+              "delayed\r\nStatus: 4.4.1\r\n"
+              "Diagnostic-Code: smtp; 421 x\r\n\r\nAction: failed\r\nStatus: 5.1.1\r\n\r\n--b--\r\n",
+         REPORT_FAILED, "5.1.1"},
+        {"status has a comment",
+         PART "Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; a\r\n\r\nAction: "
+              "Failed\r\nStatus: 5.1.1 (gone)\r\n\r\n--b--\r\n",
+         REPORT_FAILED, "5.1.1"},
+        {"a report inside the mail that came back",
+         PART "Content-Type: message/rfc822\r\n\r\n" PART
+              "Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; a\r\n\r\nAction: "
+              "failed\r\n\r\n--b--\r\n",
+         REPORT_NONE, ""},
+        {"an auto-reply (RFC 3834)",
+         "Auto-Submitted: auto-replied\r\nSubject: away\r\n\r\nAction: failed\r\nStatus: 5.1.1\r\n", REPORT_NONE,
+         ""},
+        {"a complaint (RFC 5965)",
+         PART "Content-Type: message/feedback-report\r\n\r\nFeedback-Type: abuse\r\nVersion: 1\r\n\r\n--b--\r\n",
+         REPORT_NONE, ""},
     };
 
     (void)unused;
@@ -137,8 +165,12 @@ static void shapes_of_reports(void **unused)
 
 static void hostile_bytes_are_no_report(void **unused)
 {
-    static const char *const raw[] = {"", "\n", "not mail at all", "Content-Type: multipart/report; boundary=b\r\n\r\n--b",
-                                      "\xff\xfe\xfd\r\n\r\n\x80", PART "Content-Type: message/delivery-status\r\n\r\n",
+    static const char *const raw[] = {"",
+                                      "\n",
+                                      "not mail at all",
+                                      "Content-Type: multipart/report; boundary=b\r\n\r\n--b",
+                                      "\xff\xfe\xfd\r\n\r\n\x80",
+                                      PART "Content-Type: message/delivery-status\r\n\r\n",
                                       PART "Content-Type: message/delivery-status\r\n\r\n\r\n\n\n\r\n\r"};
     struct dsn dsn;
 
@@ -149,11 +181,11 @@ static void hostile_bytes_are_no_report(void **unused)
     assert_int_equal(dsn_read("", DSN_BYTES_MAX + 1, &dsn, NULL), TD_ETOOBIG);
 }
 
-/* As deep and as many as DSN_BYTES_MAX allows: refused or no report, but no stack overflow and no minutes of work. */
+/* As deep and as many as DSN_BYTES_MAX allows: refused or no report, but no stack overflow and no minutes of work.
+ */
 static void depth_and_number_are_bounded(void **unused)
 {
-    static const char *const open[] = {NULL, "Content-Type: message/rfc822\r\n\r\n",
-                                       "--b0\r\n\r\n"};
+    static const char *const open[] = {NULL, "Content-Type: message/rfc822\r\n\r\n", "--b0\r\n\r\n"};
     static const char begin[] = "Content-Type: multipart/mixed; boundary=b0\r\n\r\n";
     char *deep = malloc(DSN_BYTES_MAX);
     struct dsn dsn;
@@ -167,8 +199,10 @@ static void depth_and_number_are_bounded(void **unused)
         if (i == 2)
             n = (size_t)snprintf(deep, DSN_BYTES_MAX, "%s", begin);
         for (int level = 0;; level++) {
-            int len = i == 0 ? snprintf(one, sizeof(one), "Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n", level, level)
-                             : snprintf(one, sizeof(one), "%s", open[i]);
+            int len = i == 0
+                          ? snprintf(one, sizeof(one),
+                                     "Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n", level, level)
+                          : snprintf(one, sizeof(one), "%s", open[i]);
 
             if (n + (size_t)len > DSN_BYTES_MAX)
                 break;
@@ -183,15 +217,17 @@ static void depth_and_number_are_bounded(void **unused)
 
 /* ---- real bounces ---- */
 
-/* Where we and the reference (Sisimai 5.1, see labels.tsv) differ on whether the address is dead. Sisimai lists what it finds
- * in any text and for several recipients; we read the fields of RFC 3464 about one. */
+/* Where we and the reference (Sisimai 5.1, see labels.tsv) differ on whether the address is dead. Sisimai lists
+ * what it finds in any text and for several recipients; we read the fields of RFC 3464 about one. */
 static const struct difference {
     const char *file, *ours, *why;
 } differences[] = {
-    {"lhost-opensmtpd-17.eml", "bounce.unknown", "no Diagnostic-Code; the reference reads the text for people, which we do not trust"},
+    {"lhost-opensmtpd-17.eml", "bounce.unknown",
+     "no Diagnostic-Code; the reference reads the text for people, which we do not trust"},
     {"lhost-outlook-03.eml", "bounce.network", "the domain was not reachable: no proof that it is gone"},
     {"lhost-postfix-01.eml", "bounce.mailbox_unknown", "5.1.1, and procmail says there is no such user"},
-    {"lhost-postfix-03.eml", "bounce.mailbox_unknown", "550 Unknown user; the reference takes a refusal after DATA for a filter"},
+    {"lhost-postfix-03.eml", "bounce.mailbox_unknown",
+     "550 Unknown user; the reference takes a refusal after DATA for a filter"},
     {"lhost-postfix-05.eml", "bounce.address_trouble", "4.1.1: the receiver says that it is not sure"},
     {"lhost-postfix-35.eml", "bounce.mailbox_unknown", "550 User unknown after DATA, as above"},
     {"lhost-receivingses-01.eml", "bounce.mailbox_unknown", "5.1.1 Mailbox does not exist, after DATA"},
@@ -200,7 +236,8 @@ static const struct difference {
     {"lhost-sendmail-35.eml", "bounce.mailbox_disabled", "5.7.13: the account is disabled, nobody reads it"},
     {"lhost-sendmail-51.eml", "bounce.mailbox_unknown", "550 User unknown, after DATA"},
     {"lhost-surfcontrol-01.eml", "bounce.mailbox_unknown", "550 No such user, after DATA"},
-    {"rfc3464-01.eml", "bounce.mailbox_unknown", "5.1.1 User Unknown in both fields; the reference reads the text for people"},
+    {"rfc3464-01.eml", "bounce.mailbox_unknown",
+     "5.1.1 User Unknown in both fields; the reference reads the text for people"},
     {"rfc3464-57.eml", "bounce.mailbox_unknown", "550 User unknown, after DATA"},
     {"rfc3464-65.eml", "bounce.unknown", "no Diagnostic-Code, Status 5.0.0"},
     {"rhost-aol-03.eml", "bounce.mailbox_full", "of two recipients the first is read; our reports have one"},
@@ -233,7 +270,8 @@ static int compare(const char *file, bool reference_hard)
 
     free(raw);
     if (rc < 0 || dsn.kind != REPORT_FAILED)
-        return known ? 0 : 1; /* no RFC 3464 report: it changes nothing, whatever the reference finds in its text */
+        return known ? 0
+                     : 1; /* no RFC 3464 report: it changes nothing, whatever the reference finds in its text */
     v = bounce_classify(&dsn);
     if ((v.class == BOUNCE_HARD) == reference_hard) {
         if (known)
@@ -242,7 +280,8 @@ static int compare(const char *file, bool reference_hard)
     }
     if (known && strcmp(known->ours, v.reason) == 0)
         return 1;
-    print_message("%s: the reference says %s, we %s (status %s)\n", file, reference_hard ? "hard" : "not hard", v.reason, dsn.status);
+    print_message("%s: the reference says %s, we %s (status %s)\n", file, reference_hard ? "hard" : "not hard",
+                  v.reason, dsn.status);
     return 0;
 }
 

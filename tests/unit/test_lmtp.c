@@ -36,7 +36,8 @@ static void message(void *user)
 
 static const struct lmtp_ops ops = {recipient, message};
 
-/* Feed `step` bytes at a time; each message gets its answers at once: 250, or 451 for those whose address has "later".
+/* Feed `step` bytes at a time; each message gets its answers at once: 250, or 451 for those whose address has
+ * "later".
  * @return what lmtp_feed or lmtp_answer said last */
 static int talk(const char *in, size_t len, size_t step, size_t max_bytes, struct td_buf *out, struct td_buf *seen)
 {
@@ -89,36 +90,53 @@ static const struct row {
 } rows[] = {
     {"one mail", IN(HELLO "Subject: a\r\n\r\nb\r\n.\r\nQUIT\r\n"), OK " 221 E", ">b+a@x:Subject: a\r\n\r\nb\r\n;"},
     {"an empty mail", IN(HELLO ".\r\n"), OK, ">b+a@x:;"},
-    {"two mails in one session", IN(HELLO "1\r\n.\r\nMAIL FROM:<s@y>\r\nRCPT TO:<b+c@x>\r\nDATA\r\n2\r\n.\r\nQUIT\r\n"),
+    {"two mails in one session",
+     IN(HELLO "1\r\n.\r\nMAIL FROM:<s@y>\r\nRCPT TO:<b+c@x>\r\nDATA\r\n2\r\n.\r\nQUIT\r\n"),
      OK " 250 250 354 250 221 E", ">b+a@x:1\r\n;s@y>b+c@x:2\r\n;"},
     {"one reply a recipient, in order (RFC 2033 s.4.2)",
-     IN("LHLO m\r\nMAIL FROM:<>\r\nRCPT TO:<b+1@x>\r\nRCPT TO:<b+later@x>\r\nRCPT TO:<who@x>\r\nRCPT TO:<b+3@x>\r\nDATA\r\nx\r\n.\r\nNOOP\r\n"),
+     IN("LHLO m\r\nMAIL FROM:<>\r\nRCPT TO:<b+1@x>\r\nRCPT TO:<b+later@x>\r\nRCPT TO:<who@x>\r\nRCPT "
+        "TO:<b+3@x>\r\nDATA\r\nx\r\n.\r\nNOOP\r\n"),
      "220 250 250 250 250 550 250 354 250 451 250 250", ">b+1@x,b+later@x,b+3@x:x\r\n;"},
-    {"case and parameters", IN("lhlo m\r\nmail from:<A@b> SIZE=10 BODY=8BITMIME\r\nrcpt to:<b+A@x> NOTIFY=NEVER\r\ndata\r\nx\r\n.\r\n"), OK, "A@b>b+A@x:x\r\n;"},
-    {"a blank after the colon is forgiven", IN("LHLO m\r\nMAIL FROM: <>\r\nRCPT TO: <b+a@x>\r\nDATA\r\nx\r\n.\r\n"), OK, ">b+a@x:x\r\n;"},
+    {"case and parameters",
+     IN("lhlo m\r\nmail from:<A@b> SIZE=10 BODY=8BITMIME\r\nrcpt to:<b+A@x> NOTIFY=NEVER\r\ndata\r\nx\r\n.\r\n"),
+     OK, "A@b>b+A@x:x\r\n;"},
+    {"a blank after the colon is forgiven",
+     IN("LHLO m\r\nMAIL FROM: <>\r\nRCPT TO: <b+a@x>\r\nDATA\r\nx\r\n.\r\n"), OK, ">b+a@x:x\r\n;"},
 
-    {"dots are unstuffed", IN(HELLO "..\r\n...\r\n..a\r\n.b\r\na.\r\n\r\n.\r\n"), OK, ">b+a@x:.\r\n..\r\n.a\r\nb\r\na.\r\n\r\n;"},
-    {"a bare LF ends no line: no smuggling", IN(HELLO "a\n.\nMAIL FROM:<evil@x>\n.\r\n.\r\n"), OK, ">b+a@x:a\n.\nMAIL FROM:<evil@x>\n.\r\n;"},
+    {"dots are unstuffed", IN(HELLO "..\r\n...\r\n..a\r\n.b\r\na.\r\n\r\n.\r\n"), OK,
+     ">b+a@x:.\r\n..\r\n.a\r\nb\r\na.\r\n\r\n;"},
+    {"a bare LF ends no line: no smuggling", IN(HELLO "a\n.\nMAIL FROM:<evil@x>\n.\r\n.\r\n"), OK,
+     ">b+a@x:a\n.\nMAIL FROM:<evil@x>\n.\r\n;"},
     {"LF dot CRLF is text", IN(HELLO "a\n.\r\nb\r\n.\r\n"), OK, ">b+a@x:a\n.\r\nb\r\n;"},
     {"CRLF dot LF is text", IN(HELLO "a\r\n.\nb\r\n.\r\n"), OK, ">b+a@x:a\r\n\nb\r\n;"},
     {"CR dot CR is text", IN(HELLO "a\r.\rb\r\n.\r\n"), OK, ">b+a@x:a\r.\rb\r\n;"},
     {"CR CR LF", IN(HELLO "a\r\r\n.\r\n"), OK, ">b+a@x:a\r\r\n;"},
     {"8-bit and NUL come through", IN(HELLO "\xc3\xa5\xff\0z\r\n.\r\n"), OK, ">b+a@x:\xc3\xa5\xff\0z\r\n;"},
 
-    {"commands before LHLO", IN("MAIL FROM:<>\r\nRCPT TO:<b+a@x>\r\nDATA\r\nNOOP\r\nRSET\r\nMAIL FROM:<>\r\n"), "220 503 503 503 250 250 503", ""},
+    {"commands before LHLO", IN("MAIL FROM:<>\r\nRCPT TO:<b+a@x>\r\nDATA\r\nNOOP\r\nRSET\r\nMAIL FROM:<>\r\n"),
+     "220 503 503 503 250 250 503", ""},
     {"HELO is not LMTP", IN("HELO a\r\nEHLO a\r\n"), "220 500 500", ""},
-    {"RCPT and DATA out of order", IN("LHLO m\r\nRCPT TO:<b+a@x>\r\nDATA\r\nMAIL FROM:<>\r\nMAIL FROM:<>\r\nDATA\r\n"), "220 250 503 503 250 503 503", ""},
-    {"no valid recipient, no DATA", IN("LHLO m\r\nMAIL FROM:<>\r\nRCPT TO:<a@x>\r\nDATA\r\n"), "220 250 250 550 503", ""},
-    {"RSET forgets", IN("LHLO m\r\nMAIL FROM:<s@x>\r\nRCPT TO:<b+1@x>\r\nRSET\r\nDATA\r\nMAIL FROM:<t@x>\r\nRCPT TO:<b+2@x>\r\nDATA\r\nx\r\n.\r\n"),
+    {"RCPT and DATA out of order",
+     IN("LHLO m\r\nRCPT TO:<b+a@x>\r\nDATA\r\nMAIL FROM:<>\r\nMAIL FROM:<>\r\nDATA\r\n"),
+     "220 250 503 503 250 503 503", ""},
+    {"no valid recipient, no DATA", IN("LHLO m\r\nMAIL FROM:<>\r\nRCPT TO:<a@x>\r\nDATA\r\n"),
+     "220 250 250 550 503", ""},
+    {"RSET forgets",
+     IN("LHLO m\r\nMAIL FROM:<s@x>\r\nRCPT TO:<b+1@x>\r\nRSET\r\nDATA\r\nMAIL FROM:<t@x>\r\nRCPT "
+        "TO:<b+2@x>\r\nDATA\r\nx\r\n.\r\n"),
      "220 250 250 250 250 503 250 250 354 250", "t@x>b+2@x:x\r\n;"},
-    {"LHLO forgets", IN("LHLO m\r\nMAIL FROM:<>\r\nRCPT TO:<b+1@x>\r\nLHLO m\r\nDATA\r\n"), "220 250 250 250 250 503", ""},
+    {"LHLO forgets", IN("LHLO m\r\nMAIL FROM:<>\r\nRCPT TO:<b+1@x>\r\nLHLO m\r\nDATA\r\n"),
+     "220 250 250 250 250 503", ""},
     {"QUIT in the middle", IN("LHLO m\r\nMAIL FROM:<>\r\nQUIT\r\nRCPT TO:<b+1@x>\r\n"), "220 250 250 221 E", ""},
     {"nothing after QUIT is read", IN("QUIT\r\n" HELLO "x\r\n.\r\n"), "220 221 E", ""},
 
-    {"paths that are none", IN("LHLO m\r\nMAIL FROM:a@x\r\nMAIL FROM:<a@x\r\nMAIL FROM:<a>b\r\nMAIL TO:<a>\r\nMAIL\r\nMAIL FROM:<\x01>\r\nMAIL FROM:<\xc3\xa5@x>\r\n"),
+    {"paths that are none",
+     IN("LHLO m\r\nMAIL FROM:a@x\r\nMAIL FROM:<a@x\r\nMAIL FROM:<a>b\r\nMAIL TO:<a>\r\nMAIL\r\nMAIL "
+        "FROM:<\x01>\r\nMAIL FROM:<\xc3\xa5@x>\r\n"),
      "220 250 501 501 501 501 501 501 501", ""},
     {"NUL in a command", IN("LHLO m\r\nMAIL FROM:<a\0b>\r\nNO\0OP\r\n"), "220 250 500 500", ""},
-    {"LF in a command is no end of it", IN("LHLO m\r\nMAIL FROM:<>\nRCPT TO:<b+a@x>\nDATA\r\n"), "220 250 501", ""},
+    {"LF in a command is no end of it", IN("LHLO m\r\nMAIL FROM:<>\nRCPT TO:<b+a@x>\nDATA\r\n"), "220 250 501",
+     ""},
     {"unknown words", IN("LHLO m\r\nVRFY a\r\n\r\nSTARTTLS\r\nDATAX\r\n"), "220 250 500 500 500 500", ""},
 };
 
@@ -132,7 +150,8 @@ static void check(const struct row *row, size_t step)
     if (strcmp(shown, row->codes) != 0)
         fail_msg("%s, %zu bytes at a time: %s", row->what, step, shown);
     /* The row with a NUL is longer than its text says; the beginning is enough of it. */
-    if (strncmp(td_buf_str(&seen), row->seen, strlen(row->seen)) != 0 || (!memchr(row->in, 0, row->len) && seen.len != strlen(row->seen)))
+    if (strncmp(td_buf_str(&seen), row->seen, strlen(row->seen)) != 0 ||
+        (!memchr(row->in, 0, row->len) && seen.len != strlen(row->seen)))
         fail_msg("%s, %zu bytes at a time: seen %s", row->what, step, td_buf_str(&seen));
     td_buf_release(&out);
     td_buf_release(&seen);
@@ -206,7 +225,8 @@ static void lengths_at_and_over_the_limits(void **unused)
     check_filled(in, len, 1000, OK, 1000, true);
     in = filled(HELLO, 'a', 300000, "\r\n.\r\n", &len); /* one line, longer than all buffers */
     check_filled(in, len, MAX, OK, MAX, true);
-    in = filled(HELLO, '.', 5000, "\r\n.\r\n", &len); /* a dot within a very long line is text, at its start it is unstuffed */
+    in = filled(HELLO, '.', 5000, "\r\n.\r\n",
+                &len); /* a dot within a very long line is text, at its start it is unstuffed */
     check_filled(in, len, MAX, OK, 5001, false);
     in = filled(HELLO, '\r', 5000, "\r\n.\r\n", &len);
     check_filled(in, len, MAX, OK, 5002, false);
@@ -287,7 +307,8 @@ static void nothing_is_read_while_an_answer_is_owed(void **unused)
     struct far_side far = {.seen = TD_BUF_INIT(10000)};
     struct td_buf out = TD_BUF_INIT(10000);
     char flood[LMTP_INPUT_MAX + 1];
-    static const char first[] = "LHLO m\r\nMAIL FROM:<>\r\nRCPT TO:<b+1@x>\r\nRCPT TO:<b+2@x>\r\nDATA\r\nx\r\n.\r\n",
+    static const char first[] =
+        "LHLO m\r\nMAIL FROM:<>\r\nRCPT TO:<b+1@x>\r\nRCPT TO:<b+2@x>\r\nDATA\r\nx\r\n.\r\n",
                       more[] = "MAIL FROM:<s@x>\r\nRCPT TO:<b+3@x>\r\nDATA\r\ny\r\n.\r\n";
 
     (void)unused;

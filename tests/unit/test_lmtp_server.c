@@ -126,7 +126,9 @@ static void answers_at_once(void **state)
 
     b->when = NOW_LATER;
     say(fd, "LHLO m\r\n" MAIL_TO("a") MAIL_TO("b") MAIL_TO("c") "QUIT\r\n");
-    hear(b, fd, LATER "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n" DATA_OK LATER "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n" DATA_OK LATER "221 2.0.0 Bye\r\n");
+    hear(b, fd,
+         LATER "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n" DATA_OK LATER "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n" DATA_OK LATER
+               "221 2.0.0 Bye\r\n");
     assert_int_equal(b->messages, 3);
     hear(b, fd, NULL);
     close(fd);
@@ -138,7 +140,8 @@ static void answers_later_go_out_in_order(void **state)
     int fd = dial(b);
 
     b->when = WAIT;
-    say(fd, "LHLO m\r\nMAIL FROM:<>\r\nRCPT TO:<a@x>\r\nRCPT TO:<b@x>\r\nRCPT TO:<n@x>\r\nRCPT TO:<c@x>\r\nDATA\r\nx\r\n.\r\nNOOP\r\n");
+    say(fd, "LHLO m\r\nMAIL FROM:<>\r\nRCPT TO:<a@x>\r\nRCPT TO:<b@x>\r\nRCPT TO:<n@x>\r\nRCPT "
+            "TO:<c@x>\r\nDATA\r\nx\r\n.\r\nNOOP\r\n");
     hear(b, fd, DATA_OK);
     assert_int_equal(b->owed_count, 3);
     lmtp_session_answer(b->owed[2].session, 2, true);
