@@ -4,6 +4,7 @@ usage: run.py BUILD_DIR [case...]
 Each case ends with the relays' own ledgers compared with mail.outcomes (outcomes.py).
 """
 
+import hashlib
 import os
 import shutil
 import signal
@@ -210,6 +211,34 @@ def bounces_come_back(stack):
     return f"{said}; {expected} bounces, as many suppressed in the next campaign"
 
 
+@case(primary=("--bounce-share", "20"))
+def bounce_killed_and_without_redis(stack):
+    """SIGKILL and SIGTERM of tandem-bounce, also while Redis is away: every bounce that the relay sent counts, and counts once."""
+    campaign, bounce = submit(stack, 2000, "--bounce-ceiling", "10000"), stack.services["bounce-1"]
+    wait_part(stack, campaign, 300)
+    for _ in range(2):
+        bounce.kill()
+        bounce.start()
+        time.sleep(1.5)
+    stack.redis.stop()
+    time.sleep(2)
+    code = bounce.stop()
+    assert code == 0, f"tandem-bounce ended with {code} while Redis was away"
+    bounce.start()
+    time.sleep(2)
+    stack.redis.start()
+    wait_done(stack, campaign, 2000)
+    # relaysim chooses by Message-ID, so it is known which of the mails that it took must bounce.
+    taken = {m for _, m, _ in stack.relays[0].taken() if m.startswith(f"{campaign}.")}
+    sent = {int(m.partition("@")[0].rpartition(".")[2]) for m in taken
+            if int.from_bytes(hashlib.sha256(m.encode()).digest()[:4], "big") % 1000000 < 200000}
+    assert len(sent) > 200, f"only {len(sent)} bounces of {len(taken)} mails"
+    wait_for(f"{len(sent)} bounces", 60, lambda: stack.status(campaign).get("hard", {}).get("ses-eu") == len(sent), 0.5)
+    told = set(truth(stack, campaign).bounces)
+    assert told == sent, f"{len(sent - told)} bounces are missing on mail.outcomes, {len(told - sent)} are of nobody"
+    return f"{len(sent)} of {len(sent)} bounces"
+
+
 @case()
 def poison_and_refusals(stack):
     """Garbage goes to mail.dead-letters with its reason, a bad campaign is refused by code; a good one goes on."""
@@ -249,7 +278,7 @@ def no_personal_data(stack):
 def run(name, function, options, kafka, folder):
     stack = make_stack(folder / name, kafka, f"{name}.", **options)
     try:
-        if name == "bounces_come_back":
+        if "--bounce-share" in options.get("primary", ()):
             stack.relays[0].process.argv += ["--bounce-to", f"127.0.0.1:{stack.lmtp_port}"]
         stack.start()
         said = function(stack)
