@@ -1,22 +1,20 @@
-/* The YAML file, by libyaml's events: each event knows its line, which a schema on top of it (libcyaml) would
- * hide.
+/* The YAML file:
  *
  *   top: mapping of { option | section: mapping of options | relays: sequence of mappings of relay options }
  *
- * Nothing nests deeper than that, so depth is bounded by the grammar. Anchors and aliases are refused: with them a
- * few lines could stand for millions, and a setting would no longer have one line. */
+ * Nothing nests deeper than that, so depth is bounded by the grammar. `key:` with nothing behind it leaves the default, so
+ * a section whose lines are all comments is fine. */
 #include <stdio.h>
 #include <string.h>
-#include <yaml.h>
+
+#include "tandem/yaml.h"
 
 #include "../settings_int.h"
 
 enum { SECTION_MAX = 24, SECTIONS_MAX = 16, PATH_MAX_LEN = 96 };
 
 struct reader {
-    yaml_parser_t parser;
-    yaml_event_t event; /* the current one; zeroed between */
-    size_t nodes;
+    struct td_yaml *yaml;
     struct td_settings *settings;
     struct td_err *err;
 };
@@ -25,47 +23,27 @@ struct reader {
 
 static size_t line_of(const struct reader *r)
 {
-    return r->event.start_mark.line + 1;
+    return td_yaml_line(r->yaml);
 }
 
-static bool has_anchor(const yaml_event_t *e)
-{
-    return (e->type == YAML_SCALAR_EVENT && e->data.scalar.anchor) ||
-           (e->type == YAML_SEQUENCE_START_EVENT && e->data.sequence_start.anchor) ||
-           (e->type == YAML_MAPPING_START_EVENT && e->data.mapping_start.anchor) || e->type == YAML_ALIAS_EVENT;
-}
-
-/* Step to the next event. */
 static int next(struct reader *r)
 {
-    yaml_event_delete(&r->event);
-    if (!yaml_parser_parse(&r->parser, &r->event)) {
-        if (r->parser.error == YAML_MEMORY_ERROR)
-            return td_fail(r->err, TD_ENOMEM, "no memory for settings");
-        return FAIL(r, r->parser.problem_mark.line + 1, "not YAML: %s",
-                    r->parser.problem ? r->parser.problem : "unreadable");
-    }
-    if (++r->nodes > TD_YAML_NODES_MAX)
-        return FAIL(r, line_of(r), "more than %d nodes", (int)TD_YAML_NODES_MAX);
-    if (has_anchor(&r->event))
-        return FAIL(r, line_of(r), "anchors and aliases are not supported");
-    if (r->event.type == YAML_SCALAR_EVENT &&
-        memchr(r->event.data.scalar.value, '\0', r->event.data.scalar.length))
-        return FAIL(r, line_of(r), "holds a control character");
-    return TD_OK;
+    return td_yaml_next(r->yaml, r->err);
 }
 
 static const char *scalar(const struct reader *r)
 {
-    return (const char *)r->event.data.scalar.value;
+    return td_yaml_text(r->yaml);
 }
 
-/* `key:` with nothing, ~ or null behind it leaves the default: so a section whose lines are all comments is fine.
- */
+static bool is(const struct reader *r, enum td_yaml_kind kind)
+{
+    return td_yaml_kind(r->yaml) == kind;
+}
+
 static bool is_null(const struct reader *r)
 {
-    return r->event.type == YAML_SCALAR_EVENT && r->event.data.scalar.style == YAML_PLAIN_SCALAR_STYLE &&
-           (!*scalar(r) || strcmp(scalar(r), "~") == 0 || strcmp(scalar(r), "null") == 0);
+    return td_yaml_null(r->yaml);
 }
 
 /* The next key of a mapping into key; ret_more false at the mapping's end. */
@@ -76,15 +54,15 @@ static int next_key(struct reader *r, char key[PATH_MAX_LEN], size_t *ret_line, 
 
     if (rc < 0)
         return rc;
-    *ret_more = r->event.type != YAML_MAPPING_END_EVENT;
+    *ret_more = !is(r, TD_YAML_MAP_END);
     if (!*ret_more)
         return TD_OK;
     *ret_line = line_of(r);
-    if (r->event.type != YAML_SCALAR_EVENT)
+    if (!is(r, TD_YAML_SCALAR))
         return FAIL(r, line_of(r), "a key must be a word");
-    if (r->event.data.scalar.length >= SECTION_MAX * 2)
+    if (td_yaml_len(r->yaml) >= SECTION_MAX * 2)
         return FAIL(r, line_of(r), "unknown key '%s'", td_clip(scalar(r), clip));
-    memcpy(key, scalar(r), r->event.data.scalar.length + 1);
+    memcpy(key, scalar(r), td_yaml_len(r->yaml) + 1);
     return TD_OK;
 }
 
@@ -96,9 +74,9 @@ static int read_list(struct reader *r, const char *shown, struct td_strings *lis
 
         if (rc < 0)
             return rc;
-        if (r->event.type == YAML_SEQUENCE_END_EVENT)
+        if (is(r, TD_YAML_LIST_END))
             return TD_OK;
-        if (r->event.type != YAML_SCALAR_EVENT)
+        if (!is(r, TD_YAML_SCALAR))
             return FAIL(r, line_of(r), "%s: takes a list of words", shown);
         if (list->count >= TD_ITEMS_MAX)
             return FAIL(r, line_of(r), "%s: a list of more than %d", shown, (int)TD_ITEMS_MAX);
@@ -116,10 +94,10 @@ static int read_value(struct reader *r, int relay, const struct td_opt *opt, boo
     const char *one;
     int rc = TD_OK;
 
-    if (r->event.type == YAML_MAPPING_START_EVENT)
+    if (is(r, TD_YAML_MAP))
         return FAIL(r, line_of(r), "%s: takes %s, not a mapping", shown,
                     opt->type == TD_OPT_STRINGS ? "a list" : "one value");
-    if (r->event.type == YAML_SEQUENCE_START_EVENT) {
+    if (is(r, TD_YAML_LIST)) {
         rc = read_list(r, shown, &list);
         a.items = (const char *const *)list.item;
         a.count = list.count;
@@ -227,7 +205,7 @@ static int read_options(struct reader *r, int relay, const char *section, const 
 
     if (is_null(r))
         return TD_OK;
-    if (r->event.type != YAML_MAPPING_START_EVENT)
+    if (!is(r, TD_YAML_MAP))
         return FAIL(r, line_of(r), "%s: takes a mapping of key: value", where);
     while ((rc = next_key(r, key, &line, &more)) == TD_OK && more) {
         rc = read_option(r, relay, section, where, key, line);
@@ -245,13 +223,13 @@ static int read_relays(struct reader *r)
 
     if (is_null(r))
         return TD_OK;
-    if (r->event.type != YAML_SEQUENCE_START_EVENT)
+    if (!is(r, TD_YAML_LIST))
         return FAIL(r, line_of(r), "relays: takes a list; begin each relay with '- name: ...'");
     for (;;) {
         size_t index = settings->relay_count;
 
         rc = next(r);
-        if (rc < 0 || r->event.type == YAML_SEQUENCE_END_EVENT)
+        if (rc < 0 || is(r, TD_YAML_LIST_END))
             return rc;
         if (index == TD_RELAYS_MAX)
             return FAIL(r, line_of(r), "more than %d relays", TD_RELAYS_MAX);
@@ -290,7 +268,7 @@ static int read_top(struct reader *r)
     bool more = true;
     int rc;
 
-    if (r->event.type != YAML_MAPPING_START_EVENT)
+    if (!is(r, TD_YAML_MAP))
         return FAIL(r, line_of(r), "takes a mapping of key: value");
     while ((rc = next_key(r, key, &line, &more)) == TD_OK && more) {
         bool relays = strcmp(key, "relays") == 0;
@@ -312,24 +290,15 @@ static int read_top(struct reader *r)
     return rc;
 }
 
-static int read_stream(struct reader *r)
+static int read_file(struct reader *r)
 {
-    int rc = next(r); /* stream start */
+    int rc = next(r);
 
-    if (rc == TD_OK)
-        rc = next(r); /* document start, or the end of an empty file */
-    if (rc < 0 || r->event.type == YAML_STREAM_END_EVENT)
+    if (rc < 0 || is(r, TD_YAML_END))
         return rc;
-    rc = next(r);
-    if (rc == TD_OK && !is_null(r)) /* a file of comments only behind --- */
+    if (!is_null(r)) /* not a file of comments only, behind --- */
         rc = read_top(r);
-    if (rc == TD_OK)
-        rc = next(r); /* document end */
-    if (rc == TD_OK)
-        rc = next(r);
-    if (rc == TD_OK && r->event.type != YAML_STREAM_END_EVENT)
-        rc = FAIL(r, line_of(r), "a second document");
-    return rc;
+    return rc < 0 ? rc : next(r); /* its end: a second document is refused */
 }
 
 int td_settings_read_yaml(struct td_settings *settings, const char *text, size_t len, struct td_err *reterr)
@@ -339,11 +308,9 @@ int td_settings_read_yaml(struct td_settings *settings, const char *text, size_t
 
     if (len > TD_YAML_BYTES_MAX)
         return td_settings_fail_at(settings, 0, reterr, "longer than %d bytes", (int)TD_YAML_BYTES_MAX);
-    if (!yaml_parser_initialize(&r.parser))
-        return td_fail(reterr, TD_ENOMEM, "no memory for settings");
-    yaml_parser_set_input_string(&r.parser, (const unsigned char *)text, len);
-    rc = read_stream(&r);
-    yaml_event_delete(&r.event);
-    yaml_parser_delete(&r.parser);
+    rc = td_yaml_new(settings->origins->file, text, len, TD_YAML_NODES_MAX, &r.yaml, reterr);
+    if (rc == TD_OK)
+        rc = read_file(&r);
+    td_yaml_free(r.yaml);
     return rc;
 }
