@@ -71,14 +71,15 @@ static int fill(struct csv *csv, struct td_err *reterr)
     return TD_OK;
 }
 
-/* Which separator the first line holds most of; a line longer than our buffer is judged by its beginning. */
-static char guess_separator(const char *text, size_t len)
+/* Which separator the first line holds most of; a line longer than our buffer is judged by its beginning.
+ * @return false when the line goes on after these bytes, so that more of them could change the answer */
+static bool guess_separator(const char *text, size_t len, char *ret)
 {
     static const char candidates[] = ",;\t";
-    size_t seen[3] = {0, 0, 0}, best = 0;
+    size_t seen[3] = {0, 0, 0}, best = 0, i;
     bool quoted = false;
 
-    for (size_t i = 0; i < len && (quoted || text[i] != '\n'); i++) {
+    for (i = 0; i < len && (quoted || text[i] != '\n'); i++) {
         const char *at = text[i] ? strchr(candidates, text[i]) : NULL;
 
         if (text[i] == '"')
@@ -86,10 +87,11 @@ static char guess_separator(const char *text, size_t len)
         else if (at && !quoted)
             seen[at - candidates]++;
     }
-    for (size_t i = 1; i < 3; i++)
-        if (seen[i] > seen[best])
-            best = i;
-    return candidates[best];
+    for (size_t k = 1; k < 3; k++)
+        if (seen[k] > seen[best])
+            best = k;
+    *ret = candidates[best];
+    return i < len;
 }
 
 static int begin(struct csv *csv, struct td_err *reterr)
@@ -98,11 +100,11 @@ static int begin(struct csv *csv, struct td_err *reterr)
     int rc = TD_OK;
 
     csv->begun = true;
-    while (rc == TD_OK && !csv->in_end && csv->in_len < sizeof(csv->in) && !memchr(csv->in, '\n', csv->in_len))
+    while (rc == TD_OK && !guess_separator(csv->in, csv->in_len, &csv->separator) && !csv->in_end &&
+           csv->in_len < sizeof(csv->in))
         rc = fill(csv, reterr);
     if (csv->in_len >= 3 && memcmp(csv->in, bom, 3) == 0)
         csv->in_at = 3;
-    csv->separator = guess_separator(csv->in + csv->in_at, csv->in_len - csv->in_at);
     return rc;
 }
 

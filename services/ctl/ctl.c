@@ -106,7 +106,7 @@ int ctl_load(struct ctl *ctl)
     return CTL_OK;
 }
 
-static void say(const char *fmt, va_list ap)
+static void __attribute__((format(printf, 1, 0))) say(const char *fmt, va_list ap)
 {
     fputs("tandemctl: ", stderr);
     vfprintf(stderr, fmt, ap);

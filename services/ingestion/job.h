@@ -135,6 +135,7 @@ enum phase_result phase_batch_fetch(struct job *job);
 enum phase_result phase_batch_validate(struct job *job);
 enum phase_result phase_batch_suppress(struct job *job);
 enum phase_result phase_batch_admit(struct job *job);
+enum phase_result phase_batch_first(struct job *job);
 enum phase_result phase_batch_claim(struct job *job);
 enum phase_result phase_batch_end(struct job *job);
 enum phase_result phase_batch_pending(struct job *job);

@@ -30,10 +30,11 @@ enum item_state {
     ITEM_INVALID,    /* ends here */
     ITEM_SUPPRESSED, /* on the list; not yet claimed */
     ITEM_CLAIMED,    /* suppressed and ours to end */
-    ITEM_ENDED       /* had its end before */
+    ITEM_ENDED       /* had its end before, or is not ours to end */
 };
 
 struct item {
+    struct job *job; /* for callbacks about this one */
     enum item_state state;
     const char *address; /* checked; NULL when invalid */
     const char *reason;
@@ -123,6 +124,7 @@ static int judge(struct job *job, struct batch *batch, size_t i, const struct ne
     struct recipient_fault fault;
     char address[TD_ADDR_MAX], field[REFUSAL_FIELD_MAX];
 
+    item->job = job;
     if (validate_recipient(batch->recipients[i], needed, address, &fault)) {
         td_address_hash(settings->keys_address, strlen(settings->keys_address), address, batch->hash[i]);
         item->address = td_arena_strdup(job->arena, address);
@@ -209,6 +211,39 @@ enum phase_result phase_batch_admit(struct job *job)
 }
 
 /* ---- ends ---- */
+
+static void first_reply(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    struct item *item = user;
+    const struct batch *batch = item->job->batch;
+    size_t len = 0;
+    const char *first = err ? "" : td_reply_str(reply, &len);
+
+    if (len == TD_HASH_BYTES && memcmp(first, batch->hash[item - batch->item], TD_HASH_BYTES) != 0)
+        item->state = ITEM_ENDED;
+    job_came(item->job, err);
+}
+
+/* A number means whom it meant first. If the ledger holds another address for one that would end here, an earlier batch
+ * gave the number to somebody else, whose mail goes on: this batch has no effect on it. */
+enum phase_result phase_batch_first(struct job *job)
+{
+    struct batch *batch = job->batch;
+    char key[TD_CAMPAIGN_ID_MAX + 24], from[16], to[16];
+
+    choose(batch, (1u << ITEM_INVALID) | (1u << ITEM_SUPPRESSED), false);
+    snprintf(key, sizeof(key), "td:{c:%s}:addr", job->submission->campaign_id);
+    for (size_t i = 0; i < batch->some_count; i++) {
+        uint32_t at = batch->index[i] * TD_HASH_BYTES;
+
+        snprintf(from, sizeof(from), "%" PRIu32, at);
+        snprintf(to, sizeof(to), "%" PRIu32, at + TD_HASH_BYTES - 1);
+        const struct td_arg args[] = {TD_ARG_STR("GETRANGE"), TD_ARG_STR(key), TD_ARG_STR(from), TD_ARG_STR(to)};
+        job_expect(job);
+        job_asked(job, td_redis_command(job->svc->redis, args, 4, first_reply, &batch->item[batch->some[i]]));
+    }
+    return PHASE_NEXT;
+}
 
 static void keep_outcome(struct job *job, struct item *item, const void *outcome, size_t len)
 {
@@ -480,5 +515,5 @@ enum phase_result phase_batch_count(struct job *job)
 }
 
 phase_fn *const batch_phases[] = {phase_batch_fetch,   phase_batch_validate, phase_batch_suppress,  phase_batch_admit,
-                                  phase_batch_claim,   phase_batch_end,      phase_batch_pending,   phase_batch_outcomes,
+                                  phase_batch_first,   phase_batch_claim,   phase_batch_end,      phase_batch_pending,   phase_batch_outcomes,
                                   phase_batch_published, phase_batch_chunks, phase_batch_count,     NULL};

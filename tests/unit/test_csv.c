@@ -96,6 +96,7 @@ static void separator_is_what_the_header_has_most_of(void **unused)
     reads("email\tname\na\tb;c\n", "email|name\na|b;c\n");
     reads("\"a;b;c\",d\n1;2,3\n", "a;b;c|d\n1;2|3\n");
     reads("email\na;b\n", "email\na;b\n");
+    reads("\"two,\nlines\";b;c\n1;2;3\n", "two,\nlines|b|c\n1|2|3\n");
 }
 
 static void faults_say_where(void **unused)
