@@ -192,7 +192,7 @@ void flow_drained_check(struct dispatch *d)
 {
     size_t left = 0;
 
-    if (!d->draining)
+    if (!d->draining || !d->in) /* not at exit, when the consumer is gone */
         return;
     for (struct lane *lane = lane_first(d->lanes); lane; lane = lane->next)
         for (const struct mail *mail = lane->mails; mail; mail = mail->lane_next)

@@ -181,6 +181,8 @@ void kafka_group_begin_revoke(struct td_kafka_in *in, bool lost)
     struct td_lane *lanes;
 
     in->lost = lost;
+    if (lost)
+        in->lost_ms = td_mono_ms();
     kafka_in_enter(in, IN_REVOKING);
     td_log(lost ? TD_WARN : TD_INFO, "kafka.revoked", "group=%s lanes=%zu lost=%d", in->group_id, in->lane_count,
            lost);

@@ -26,6 +26,7 @@ enum {
     CLOSE_MAX_MS = 15000, /* librdkafka #4187, #4527: close may never end */
     ASK_AGAIN_MS = 500,
     LAG_EVERY_MS = 5000,
+    FORGIVE_MS = 60000, /* a fence this soon after lanes were lost is our own */
 };
 
 static struct kafka_lane *find_lane(struct td_kafka_in *in, struct td_lane lane)
@@ -217,6 +218,38 @@ static void tell_fatal(struct td_kafka_in *in)
         in->ops.on_fatal(in->user, &err);
 }
 
+static int join(struct td_kafka_in *in, struct td_err *reterr);
+static void leave(struct td_kafka_in *in);
+
+/* When the coordinator was away for longer than the session, librdkafka joins again as a new member of the same instance,
+ * while a commit of the member before may still be on its way: that one is answered FENCED_INSTANCE_ID, which ends the
+ * handle although nobody else has our name. Then join anew, once: a second fence is another process. */
+static bool fenced_by_itself(const struct td_kafka_in *in)
+{
+    return rd_kafka_fatal_error(in->rk, NULL, 0) == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID && in->lost_ms > 0 &&
+           td_mono_ms() - in->lost_ms < FORGIVE_MS && !in->stop_wanted;
+}
+
+static void join_again(struct td_kafka_in *in)
+{
+    struct td_err err;
+
+    if (in->state == IN_ASSIGNED)
+        kafka_group_begin_revoke(in, true);
+    if (in->state != IN_IDLE && in->state != IN_ASKING)
+        return; /* the service is giving its lanes back */
+    td_log(TD_WARN, "kafka.join_again", "group=%s msg=\"fenced by an earlier self\"", in->group_id);
+    leave(in);
+    in->lost_ms = 0;
+    in->fatal = false;
+    if (join(in, &err) == TD_OK)
+        return;
+    in->fatal = in->fatal_told = true;
+    td_log(TD_ERROR, "kafka.fatal", "group=%s why=\"%s\"", in->group_id, err.text);
+    if (in->ops.on_fatal)
+        in->ops.on_fatal(in->user, &err);
+}
+
 static void pump(void *user)
 {
     struct td_kafka_in *in = user;
@@ -233,6 +266,10 @@ static void pump(void *user)
         in->stopped = NULL;
         if (stopped)
             stopped(in->stopped_user); /* may free us */
+        return;
+    }
+    if (in->fatal && !in->fatal_told && fenced_by_itself(in)) {
+        join_again(in);
         return;
     }
     if (in->fatal && !in->fatal_told) {
@@ -266,9 +303,9 @@ static void make_metrics(struct td_kafka_in *in, struct td_metrics *metrics, con
     }
 }
 
-static int make_handle(struct td_kafka_in *in, const struct td_settings *settings, const char *group,
-                       struct td_err *reterr)
+static int make_handle(struct td_kafka_in *in, struct td_err *reterr)
 {
+    const struct td_settings *settings = in->settings;
     char instance[KAFKA_TEXT_MAX], session[24], heartbeat[24], max_poll[24];
     int64_t session_ms = settings->kafka_session_timeout_ms;
     const struct kafka_prop props[] = {
@@ -295,7 +332,7 @@ static int make_handle(struct td_kafka_in *in, const struct td_settings *setting
 
     in->heartbeat_ms = (uint64_t)(session_ms / 4 < 3000 ? session_ms / 4 : 3000);
     if (snprintf(instance, sizeof(instance), "%s-%s", in->group_id, settings->instance) >= (int)sizeof(instance))
-        return td_fail(reterr, TD_ECONFIG, "instance: too long for a member of group %s", group);
+        return td_fail(reterr, TD_ECONFIG, "instance: too long for a member of group %s", in->group);
     snprintf(session, sizeof(session), "%lld", (long long)session_ms);
     snprintf(heartbeat, sizeof(heartbeat), "%llu", (unsigned long long)in->heartbeat_ms);
     /* Also how long the group waits for a member that gives its lanes back: 60 s covers REVOKE_MAX_MS by far. */
@@ -322,6 +359,44 @@ static int subscribe(struct td_kafka_in *in, struct td_err *reterr)
     return err ? kafka_fail(reterr, err, "subscribe") : TD_OK;
 }
 
+/* A handle, its queues, and the wish to be a member. */
+static int join(struct td_kafka_in *in, struct td_err *reterr)
+{
+    int rc = make_handle(in, reterr);
+
+    if (rc < 0)
+        return rc;
+    rd_kafka_poll_set_consumer(in->rk);
+    in->group_queue = rd_kafka_queue_get_consumer(in->rk);
+    in->answers = rd_kafka_queue_new(in->rk);
+    in->commits.rk = in->rk;
+    in->commits.queue = in->group_queue;
+    in->commits.on_answer = on_commit_answer;
+    kafka_in_enter(in, IN_IDLE);
+    rc = subscribe(in, reterr);
+    kafka_wake_watch(in->wake, in->group_queue);
+    kafka_wake_watch(in->wake, in->answers);
+    return rc;
+}
+
+/* Drop the handle. Either td_kafka_in_stop has closed it, or we leave like a crash: the group notices by the session
+ * timeout. */
+static void leave(struct td_kafka_in *in)
+{
+    kafka_group_drop_lanes(in);
+    kafka_group_forget_next(in);
+    in->asked = 0;
+    if (!in->rk)
+        return;
+    if (in->close_queue)
+        rd_kafka_queue_destroy(in->close_queue);
+    rd_kafka_queue_destroy(in->answers);
+    rd_kafka_queue_destroy(in->group_queue);
+    rd_kafka_destroy_flags(in->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+    in->close_queue = in->answers = in->group_queue = NULL;
+    in->rk = NULL;
+}
+
 int td_kafka_in_new(uv_loop_t *loop, const struct td_settings *settings, struct td_metrics *metrics,
                     const char *group, const enum td_topic_id *topics, size_t topic_count,
                     const struct td_kafka_in_ops *ops, void *user, struct td_kafka_in **ret, struct td_err *reterr)
@@ -335,30 +410,19 @@ int td_kafka_in_new(uv_loop_t *loop, const struct td_settings *settings, struct 
     in->user = user;
     for (size_t i = 0; i < topic_count; i++)
         td_topic_name(in->topics[topics[i]], KAFKA_TEXT_MAX, settings->kafka_topic_prefix, topics[i]);
-    rc = kafka_group_name(in->group_id, settings, group, reterr);
-    if (rc == TD_OK)
-        rc = make_handle(in, settings, group, reterr);
-    if (rc < 0) {
-        free(in);
-        return rc;
-    }
+    in->settings = settings;
+    snprintf(in->group, sizeof(in->group), "%s", group);
     make_metrics(in, metrics, group);
-    rd_kafka_poll_set_consumer(in->rk);
-    in->group_queue = rd_kafka_queue_get_consumer(in->rk);
-    in->answers = rd_kafka_queue_new(in->rk);
-    in->commits.rk = in->rk;
-    in->commits.queue = in->group_queue;
-    in->commits.on_answer = on_commit_answer;
     in->polled_ms = in->polled_before_ms = in->lag_ms = td_mono_ms();
-    kafka_in_enter(in, IN_IDLE);
-    in->wake = kafka_wake_new(loop, TICK_MS, pump, in);
-    rc = in->wake ? subscribe(in, reterr) : td_fail(reterr, TD_ENOMEM, "Kafka group %s", group);
+    rc = kafka_group_name(in->group_id, settings, group, reterr);
+    if (rc == TD_OK) {
+        in->wake = kafka_wake_new(loop, TICK_MS, pump, in);
+        rc = in->wake ? join(in, reterr) : td_fail(reterr, TD_ENOMEM, "Kafka group %s", group);
+    }
     if (rc < 0) {
         td_kafka_in_free(in);
         return rc;
     }
-    kafka_wake_watch(in->wake, in->group_queue);
-    kafka_wake_watch(in->wake, in->answers);
     *ret = in;
     return TD_OK;
 }
@@ -425,15 +489,7 @@ void td_kafka_in_free(struct td_kafka_in *in)
 {
     if (!in)
         return;
-    kafka_group_drop_lanes(in);
-    kafka_group_forget_next(in);
-    if (in->close_queue)
-        rd_kafka_queue_destroy(in->close_queue);
-    rd_kafka_queue_destroy(in->answers);
-    rd_kafka_queue_destroy(in->group_queue);
-    /* Either td_kafka_in_stop has closed it, or we leave like a crash: the group notices by the session timeout.
-     */
-    rd_kafka_destroy_flags(in->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+    leave(in);
     kafka_wake_free(in->wake);
     free(in);
 }

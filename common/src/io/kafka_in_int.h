@@ -10,6 +10,8 @@ struct td_kafka_in {
     rd_kafka_t *rk;
     rd_kafka_queue_t *group_queue, *close_queue, *answers;
     struct kafka_wake *wake;
+    const struct td_settings *settings; /* both outlive us */
+    char group[KAFKA_TEXT_MAX];         /* without prefix */
     struct td_kafka_in_ops ops;
     void *user;
     char group_id[KAFKA_TEXT_MAX];
@@ -25,6 +27,7 @@ struct td_kafka_in {
     size_t lane_count, turn;
     struct kafka_commits commits;
     bool held, lost;
+    uint64_t lost_ms; /* when lanes were last lost; 0: never, or a fence was forgiven since */
     uint64_t polled_ms, polled_before_ms; /* when this poll of the group's queue began, and the one before it */
     uint64_t joined_ms;                   /* not later than when the group gave us `next` */
 
