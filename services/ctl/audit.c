@@ -103,7 +103,8 @@ static bool message_index(const char *text, size_t len, const char *campaign_id,
     }
     if (len < id_len + 3 || memcmp(text, campaign_id, id_len) != 0 || text[id_len] != '.')
         return false;
-    for (text += id_len + 1, len -= id_len + 1; digits < len && text[digits] >= '0' && text[digits] <= '9'; digits++) {
+    for (text += id_len + 1, len -= id_len + 1; digits < len && text[digits] >= '0' && text[digits] <= '9';
+         digits++) {
         index = index * 10 + (uint64_t)(text[digits] - '0');
         if (index > AUDIT_INDEX_MAX)
             return false;

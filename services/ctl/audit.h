@@ -20,7 +20,8 @@ struct audit_sums {
     uint32_t submitted;
     uint32_t results[AUDIT_RESULTS]; /* numbers by their outcome; [0] without one */
     size_t relay_count;
-    const char *relay[AUDIT_RELAYS_MAX]; /* names, and how many it accepted by the outcomes; valid as long as audit */
+    const char
+        *relay[AUDIT_RELAYS_MAX]; /* names, and how many it accepted by the outcomes; valid as long as audit */
     uint32_t by_relay[AUDIT_RELAYS_MAX];
     uint32_t lost;       /* numbers without an outcome, or ACCEPTED and in no relay's ledger */
     uint32_t duplicates; /* numbers that relays took more than once */
@@ -29,15 +30,16 @@ struct audit_sums {
     bool well;           /* the four above are zero */
 };
 
-struct audit *audit_new(void); /* NULL when out of memory */
+struct audit *audit_new(void);        /* NULL when out of memory */
 void audit_free(struct audit *audit); /* NULL is fine */
 
-/** An outcome from mail.outcomes. The same one again is fine. result 1..7. @return TD_OK, TD_EINVAL or TD_ENOMEM */
+/** An outcome from mail.outcomes. The same one again is fine. result 1..7. @return TD_OK, TD_EINVAL or TD_ENOMEM
+ */
 int audit_outcome(struct audit *audit, uint32_t index, unsigned result, const char *relay);
 
 /**
- * A line of a relay's ledger: time, port, recipient, Message-ID, bytes, SHA-256, reply code or "lost"; comments begin
- * with #. Counts when its Message-ID is campaign_id.index@... and the relay took the mail (2yz or lost).
+ * A line of a relay's ledger: time, port, recipient, Message-ID, bytes, SHA-256, reply code or "lost"; comments
+ * begin with #. Counts when its Message-ID is campaign_id.index@... and the relay took the mail (2yz or lost).
  * @param line  without its line end
  * @return TD_OK, also for lines of other campaigns; TD_ESYNTAX: not such a line; TD_ENOMEM
  */

@@ -82,7 +82,8 @@ static int read_ledger(struct audit *audit, const char *campaign_id, const char 
             break; /* torn: its writer was killed before it answered, or writes it just now */
         rc = audit_ledger_line(audit, campaign_id, line, (size_t)len - 1);
         if (rc < 0) {
-            ctl_say("%s, line %zu: %s", file, number, rc == TD_ESYNTAX ? "not a line of a relay's ledger" : "no memory");
+            ctl_say("%s, line %zu: %s", file, number,
+                    rc == TD_ESYNTAX ? "not a line of a relay's ledger" : "no memory");
             code = rc == TD_ESYNTAX ? CTL_USAGE : CTL_FAILED;
         }
     }
@@ -96,11 +97,13 @@ static void outcome_read(struct reading *reading, uint32_t index, const struct t
     struct td_arena *arena = td_arena_new(8 * rec->len + 65536);
     ProtobufCMessage *message;
 
-    if (arena && td_pb_read(&tandem__mail__v1__outcome__descriptor, rec->value, rec->len, arena, &message, NULL) == TD_OK) {
+    if (arena &&
+        td_pb_read(&tandem__mail__v1__outcome__descriptor, rec->value, rec->len, arena, &message, NULL) == TD_OK) {
         const Tandem__Mail__V1__Outcome *outcome = (const Tandem__Mail__V1__Outcome *)message;
 
         if (outcome->kind_case == TANDEM__MAIL__V1__OUTCOME__KIND_RECIPIENT &&
-            audit_outcome(reading->audit, index, (unsigned)outcome->recipient->result, outcome->recipient->relay) < 0)
+            audit_outcome(reading->audit, index, (unsigned)outcome->recipient->result, outcome->recipient->relay) <
+                0)
             ctl_say("an outcome of number %" PRIu32 " could not be counted", index);
     }
     td_arena_free(arena);
@@ -127,9 +130,10 @@ static void on_content(void *user, const struct td_record *rec)
     if (rec->key_len != strlen(reading->id) || memcmp(rec->key, reading->id, rec->key_len) != 0 || !rec->value)
         return;
     arena = td_arena_new(8 * rec->len + 65536);
-    if (arena && td_pb_read(&tandem__internal__v1__campaign_content__descriptor, rec->value, rec->len, arena, &message,
-                            NULL) == TD_OK) {
-        const Tandem__Internal__V1__CampaignContent *content = (const Tandem__Internal__V1__CampaignContent *)message;
+    if (arena && td_pb_read(&tandem__internal__v1__campaign_content__descriptor, rec->value, rec->len, arena,
+                            &message, NULL) == TD_OK) {
+        const Tandem__Internal__V1__CampaignContent *content =
+            (const Tandem__Internal__V1__CampaignContent *)message;
 
         reading->sealed = content->sealed ? content->recipient_count : 0;
     }
@@ -162,8 +166,8 @@ static int read_topic(struct reading *reading, enum td_topic_id topic,
     struct td_err err;
 
     reading->code = CTL_FAILED;
-    if (td_kafka_follow_new(&reading->ctl->loop, &reading->ctl->settings, topic, false, reading->ctl->timeout_ms, &ops,
-                            reading, &follow, &err) < 0)
+    if (td_kafka_follow_new(&reading->ctl->loop, &reading->ctl->settings, topic, false, reading->ctl->timeout_ms,
+                            &ops, reading, &follow, &err) < 0)
         return ctl_error(&err);
     uv_timer_init(&reading->ctl->loop, &timer);
     timer.data = reading;
@@ -175,8 +179,8 @@ static int read_topic(struct reading *reading, enum td_topic_id topic,
     return reading->code;
 }
 
-static const char *const result_names[AUDIT_RESULTS] = {"none",    "accepted",  "refused",    "invalid", "suppressed",
-                                                        "expired", "cancelled", "unconfirmed"};
+static const char *const result_names[AUDIT_RESULTS] = {"none",       "accepted", "refused",   "invalid",
+                                                        "suppressed", "expired",  "cancelled", "unconfirmed"};
 
 static void print_json(const struct audit_input *input, const struct audit_sums *sums)
 {
@@ -189,7 +193,8 @@ static void print_json(const struct audit_input *input, const struct audit_sums 
             printf("%s\"%s\":%" PRIu32, written++ ? "," : "", sums->relay[i], sums->by_relay[i]);
     printf("},\"lost\":%" PRIu32 ",\"duplicates\":%" PRIu32 ",\"extra\":%" PRIu32 ",\"conflicts\":%" PRIu32
            ",\"ledgers\":%zu,\"well\":%s}\n",
-           sums->lost, sums->duplicates, sums->extra, sums->conflicts, input->ledger_count, sums->well ? "true" : "false");
+           sums->lost, sums->duplicates, sums->extra, sums->conflicts, input->ledger_count,
+           sums->well ? "true" : "false");
 }
 
 static void print_table(const struct audit_input *input, const struct audit_sums *sums)
@@ -211,10 +216,15 @@ static void print_table(const struct audit_input *input, const struct audit_sums
 
 int ctl_campaign_audit(struct ctl *ctl, int argc, char **argv)
 {
-    static const struct argp argp = {options, parse_audit, "ID",
-                                     "Compare what mail.outcomes says of every recipient with what relays wrote down. "
-                                     "Exit code 0 only when nothing is lost, doubled, too many or contradictory.",
-                                     ctl_children, NULL, NULL};
+    static const struct argp argp = {
+        options,
+        parse_audit,
+        "ID",
+        "Compare what mail.outcomes says of every recipient with what relays wrote down. "
+        "Exit code 0 only when nothing is lost, doubled, too many or contradictory.",
+        ctl_children,
+        NULL,
+        NULL};
     struct audit_input input = {.ctl = ctl};
     struct reading reading = {.ctl = ctl};
     struct audit_sums sums;
@@ -240,7 +250,8 @@ int ctl_campaign_audit(struct ctl *ctl, int argc, char **argv)
         if (!reading.sealed)
             ctl_note(ctl, "the campaign is not sealed: only the %" PRIu32 " numbers that were seen are judged",
                      audit_seen(reading.audit));
-        audit_sum(reading.audit, reading.sealed ? reading.sealed : audit_seen(reading.audit), input.ledger_count > 0, &sums);
+        audit_sum(reading.audit, reading.sealed ? reading.sealed : audit_seen(reading.audit),
+                  input.ledger_count > 0, &sums);
         if (ctl->json)
             print_json(&input, &sums);
         else

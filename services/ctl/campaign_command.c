@@ -132,7 +132,8 @@ int ctl_campaign_pause(struct ctl *ctl, int argc, char **argv)
 
 int ctl_campaign_resume(struct ctl *ctl, int argc, char **argv)
 {
-    return run(ctl, argc, argv, TANDEM__MAIL__V1__COMMAND_KIND__COMMAND_KIND_RESUME, "ID", "Go on sending a campaign.");
+    return run(ctl, argc, argv, TANDEM__MAIL__V1__COMMAND_KIND__COMMAND_KIND_RESUME, "ID",
+               "Go on sending a campaign.");
 }
 
 int ctl_campaign_cancel(struct ctl *ctl, int argc, char **argv)

@@ -1,5 +1,6 @@
-/* campaign submit: CAMPAIGN -> PARTS -> BATCHES -> SEAL -> DONE, each answered before the next begins, with a window of
- * submissions under way inside PARTS and BATCHES. The recipients file is read as it goes; what is in memory is a batch. */
+/* campaign submit: CAMPAIGN -> PARTS -> BATCHES -> SEAL -> DONE, each answered before the next begins, with a
+ * window of submissions under way inside PARTS and BATCHES. The recipients file is read as it goes; what is in
+ * memory is a batch. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +21,8 @@
 
 #define WINDOW 16
 #define BATCH_BYTES 800000
-#define BATCH_ARENA_BYTES (64 << 20) /* 500 rows of the reader's limit of 1 MiB would never fit a record anyway */
+#define BATCH_ARENA_BYTES (64 << 20) /* 500 rows of the reader's limit of 1 MiB would never fit a record anyway   \
+                                      */
 #define LINE_MS 10000
 
 enum phase { CAMPAIGN, PARTS, BATCHES, SEAL, DONE };
@@ -41,10 +43,10 @@ struct submit {
     struct courier *courier;
     enum phase phase;
     bool single_sent; /* CAMPAIGN and SEAL are one submission each */
-    bool asked; /* something of this phase went out: CAMPAIGN and SEAL have one submission each */
+    bool asked;       /* something of this phase went out: CAMPAIGN and SEAL have one submission each */
     struct sent sent[WINDOW];
     size_t sent_count;
-    size_t file;   /* PARTS: which file, and its part */
+    size_t file; /* PARTS: which file, and its part */
     uint32_t part;
     uint32_t next_index, total; /* BATCHES; total was counted before */
     bool rows_end;
@@ -81,7 +83,8 @@ static int read_through(struct submit *submit)
         count++;
         if (protobuf_c_message_get_packed_size(&recipient->base) > BATCH_BYTES || count > SPLIT_INDEX_MAX) {
             rc = td_fail(&err, TD_EINVAL, "line %zu: %s", line,
-                         count > SPLIT_INDEX_MAX ? "more recipients than a campaign may have" : "the row is too large");
+                         count > SPLIT_INDEX_MAX ? "more recipients than a campaign may have"
+                                                 : "the row is too large");
             break;
         }
         td_arena_clear(arena);
@@ -93,7 +96,8 @@ static int read_through(struct submit *submit)
     return rc < 0 ? ctl_error(&err) : CTL_OK;
 }
 
-/* The same campaign, files and recipients have the same id, so that handing them in again is no second campaign. */
+/* The same campaign, files and recipients have the same id, so that handing them in again is no second campaign.
+ */
 static int make_id(struct submit *submit)
 {
     uint8_t hash[SHA256_DIGEST_LENGTH], rows[SHA256_DIGEST_LENGTH];
@@ -214,7 +218,8 @@ static bool keep_held(struct submit *submit)
 
     td_arena_clear(submit->batch_arena);
     if (rc == TD_OK)
-        rc = td_pb_read(&tandem__mail__v1__recipient__descriptor, packed, len, submit->batch_arena, &message, NULL);
+        rc =
+            td_pb_read(&tandem__mail__v1__recipient__descriptor, packed, len, submit->batch_arena, &message, NULL);
     free(packed);
     if (rc < 0) {
         ctl_say("line %zu: the row cannot be kept", submit->held_line);
@@ -316,7 +321,8 @@ static bool refused_row(const char *field, size_t count, size_t *ret)
     return true;
 }
 
-static void print_rows(struct submit *submit, const struct sent *sent, const Tandem__Mail__V1__SubmissionAnswer *answer)
+static void print_rows(struct submit *submit, const struct sent *sent,
+                       const Tandem__Mail__V1__SubmissionAnswer *answer)
 {
     for (size_t i = 0; i < answer->n_refusals; i++) {
         const Tandem__Mail__V1__Refusal *refusal = answer->refusals[i];
@@ -342,8 +348,8 @@ static void show_progress(struct submit *submit)
     if (now_ms - submit->shown_ms < (terminal ? 200 : LINE_MS))
         return;
     submit->shown_ms = now_ms;
-    fprintf(stderr, terminal ? "\r%u of %u recipients handed in\033[K" : "%u of %u recipients handed in\n", submit->taken,
-            submit->total);
+    fprintf(stderr, terminal ? "\r%u of %u recipients handed in\033[K" : "%u of %u recipients handed in\n",
+            submit->taken, submit->total);
     if (terminal && submit->taken == submit->total)
         fputc('\n', stderr);
 }
@@ -388,9 +394,10 @@ static void on_interrupt(uv_signal_t *signal, int number)
     struct submit *submit = signal->data;
 
     (void)number;
-    ctl_say("stopped: %u of %u recipients of campaign %s are handed in and will be sent; the same command goes on, "
-            "`tandemctl campaign cancel %s` stops it",
-            submit->taken, submit->total, submit->id, submit->id);
+    ctl_say(
+        "stopped: %u of %u recipients of campaign %s are handed in and will be sent; the same command goes on, "
+        "`tandemctl campaign cancel %s` stops it",
+        submit->taken, submit->total, submit->id, submit->id);
     end(submit, CTL_INTERRUPTED);
 }
 

@@ -1,5 +1,5 @@
-/* A campaign's sums, once or until it is finished. They come from Redis; the campaign goes on whether or not anybody
- * looks. */
+/* A campaign's sums, once or until it is finished. They come from Redis; the campaign goes on whether or not
+ * anybody looks. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -123,7 +123,8 @@ static void on_interrupt(uv_signal_t *signal, int number)
     if (watch->wrote && watch->terminal)
         fputc('\n', stderr);
     if (!watch->once)
-        ctl_say("the campaign goes on; `tandemctl campaign watch %s` shows it again, `tandemctl campaign cancel %s` stops it",
+        ctl_say("the campaign goes on; `tandemctl campaign watch %s` shows it again, `tandemctl campaign cancel "
+                "%s` stops it",
                 watch->id, watch->id);
     end(watch, CTL_INTERRUPTED);
 }
@@ -202,12 +203,14 @@ static int run(struct ctl *ctl, int argc, char **argv, bool once, const char *do
 
 int ctl_campaign_status(struct ctl *ctl, int argc, char **argv)
 {
-    return run(ctl, argc, argv, true, "How far a campaign is. Exit code 0, or 3 when it ended and not everybody got it.");
+    return run(ctl, argc, argv, true,
+               "How far a campaign is. Exit code 0, or 3 when it ended and not everybody got it.");
 }
 
 int ctl_campaign_watch(struct ctl *ctl, int argc, char **argv)
 {
     return run(ctl, argc, argv, false,
-               "Show how far a campaign is until every recipient has an outcome. Ctrl-C stops watching, not the campaign. "
+               "Show how far a campaign is until every recipient has an outcome. Ctrl-C stops watching, not the "
+               "campaign. "
                "With --json one object a second.");
 }

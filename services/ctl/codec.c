@@ -18,7 +18,8 @@ struct codec_input {
 };
 
 static const struct argp_option decode_options[] = {
-    {"framed", 'f', NULL, 0, "Many records, each after its length in 4 bytes, as kcat -f '%R%s' writes them", 0}, {0}};
+    {"framed", 'f', NULL, 0, "Many records, each after its length in 4 bytes, as kcat -f '%R%s' writes them", 0},
+    {0}};
 
 static error_t parse_codec(int key, char *arg, struct argp_state *state)
 {
@@ -40,7 +41,8 @@ static error_t parse_codec(int key, char *arg, struct argp_state *state)
         return 0;
     case ARGP_KEY_END:
         if (!input->type)
-            argp_error(state, "which type? Such as Submission, Outcome, Suppression, CampaignContent, OutboundMessage");
+            argp_error(state,
+                       "which type? Such as Submission, Outcome, Suppression, CampaignContent, OutboundMessage");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -127,9 +129,14 @@ static const ProtobufCMessageDescriptor *type_of(const char *name)
 
 int ctl_decode(struct ctl *ctl, int argc, char **argv)
 {
-    static const struct argp argp = {decode_options, parse_codec, "TYPE",
-                                     "A record on stdin as one line of JSON: kcat -C ... -c 1 | tandemctl decode Outcome",
-                                     ctl_children, NULL, NULL};
+    static const struct argp argp = {
+        decode_options,
+        parse_codec,
+        "TYPE",
+        "A record on stdin as one line of JSON: kcat -C ... -c 1 | tandemctl decode Outcome",
+        ctl_children,
+        NULL,
+        NULL};
     struct codec_input input = {ctl, NULL, false};
     struct td_buf in = TD_BUF_INIT(INPUT_MAX);
     const ProtobufCMessageDescriptor *type;
@@ -151,10 +158,15 @@ int ctl_decode(struct ctl *ctl, int argc, char **argv)
 
 int ctl_encode(struct ctl *ctl, int argc, char **argv)
 {
-    static const struct argp argp = {NULL, parse_codec, "TYPE",
-                                     "JSON on stdin, as decode writes it, as a record: tandemctl encode Submission < x.json "
-                                     "> x.bin; kcat -P -t mail.submissions -k ID x.bin",
-                                     ctl_children, NULL, NULL};
+    static const struct argp argp = {
+        NULL,
+        parse_codec,
+        "TYPE",
+        "JSON on stdin, as decode writes it, as a record: tandemctl encode Submission < x.json "
+        "> x.bin; kcat -P -t mail.submissions -k ID x.bin",
+        ctl_children,
+        NULL,
+        NULL};
     struct codec_input input = {ctl, NULL, false};
     struct td_buf in = TD_BUF_INIT(INPUT_MAX);
     const ProtobufCMessageDescriptor *type;

@@ -1,5 +1,5 @@
-/* Answers are read from the end of mail.outcomes as it was before the first submission went out, without a group. The
- * submission's id carries a number of this run, so that answers to an earlier one are not taken for ours. */
+/* Answers are read from the end of mail.outcomes as it was before the first submission went out, without a group.
+ * The submission's id carries a number of this run, so that answers to an earlier one are not taken for ours. */
 #include "courier.h"
 
 #include <inttypes.h>
@@ -86,7 +86,8 @@ static void on_record(void *user, const struct td_record *rec)
         memcmp(rec->key, courier->campaign_id, rec->key_len) != 0)
         return;
     arena = td_arena_new(8 * rec->len + 65536);
-    if (arena && td_pb_read(&tandem__mail__v1__outcome__descriptor, rec->value, rec->len, arena, &message, NULL) == TD_OK) {
+    if (arena &&
+        td_pb_read(&tandem__mail__v1__outcome__descriptor, rec->value, rec->len, arena, &message, NULL) == TD_OK) {
         const Tandem__Mail__V1__Outcome *outcome = (const Tandem__Mail__V1__Outcome *)message;
 
         if (outcome->kind_case == TANDEM__MAIL__V1__OUTCOME__KIND_ANSWER)
@@ -111,8 +112,8 @@ int courier_new(struct ctl *ctl, const char *campaign_id, const struct courier_o
     snprintf(courier->run, sizeof(courier->run), "ctl-%d-%" PRIx64 "-", (int)getpid(), (uint64_t)td_wall_ms());
     uv_timer_init(&ctl->loop, &courier->tick);
     courier->tick.data = courier;
-    rc = td_kafka_follow_new(&ctl->loop, &ctl->settings, TD_T_OUTCOMES, true, ctl->timeout_ms, &follow_ops, courier,
-                             &courier->follow, reterr);
+    rc = td_kafka_follow_new(&ctl->loop, &ctl->settings, TD_T_OUTCOMES, true, ctl->timeout_ms, &follow_ops,
+                             courier, &courier->follow, reterr);
     if (rc == TD_OK)
         rc = td_kafka_out_new(&ctl->loop, &ctl->settings, NULL, &courier->out, reterr);
     if (rc < 0) {
@@ -149,8 +150,8 @@ int courier_send(struct courier *courier, Tandem__Mail__V1__Submission *submissi
     packed = td_pb_write(&submission->base, &len);
     if (!packed)
         return td_fail(reterr, TD_ENOMEM, "no memory for a submission");
-    rc = td_kafka_out_send(courier->out, TD_T_SUBMISSIONS, -1, courier->campaign_id, strlen(courier->campaign_id), packed,
-                           len, NULL, 0, delivered, courier, reterr);
+    rc = td_kafka_out_send(courier->out, TD_T_SUBMISSIONS, -1, courier->campaign_id, strlen(courier->campaign_id),
+                           packed, len, NULL, 0, delivered, courier, reterr);
     free(packed);
     if (rc < 0)
         return rc;

@@ -1,5 +1,5 @@
-/* A state for each byte. Fields of a row lie one after the other in one buffer, each ended by NUL; where they begin is
- * kept as an offset, since the buffer may move while it grows. */
+/* A state for each byte. Fields of a row lie one after the other in one buffer, each ended by NUL; where they
+ * begin is kept as an offset, since the buffer may move while it grows. */
 #include "csv.h"
 
 #include <stdbool.h>
@@ -25,8 +25,8 @@ struct csv {
     char separator;
 
     enum state state;
-    struct td_buf text;            /* of the row */
-    size_t start[CSV_FIELDS_MAX];  /* offsets into text */
+    struct td_buf text;           /* of the row */
+    size_t start[CSV_FIELDS_MAX]; /* offsets into text */
     const char *field[CSV_FIELDS_MAX];
     size_t count;
     size_t line, column; /* of the byte looked at, 1-based; columns are bytes */
@@ -110,8 +110,8 @@ static int begin(struct csv *csv, struct td_err *reterr)
 
 static int fault(const struct csv *csv, const char *what, struct td_err *reterr)
 {
-    return td_fail(reterr, TD_ESYNTAX, "line %zu, column %zu (field %zu): %s", csv->line, csv->column, csv->count + 1,
-                   what);
+    return td_fail(reterr, TD_ESYNTAX, "line %zu, column %zu (field %zu): %s", csv->line, csv->column,
+                   csv->count + 1, what);
 }
 
 static int add(struct csv *csv, char c, struct td_err *reterr)
@@ -119,8 +119,8 @@ static int add(struct csv *csv, char c, struct td_err *reterr)
     int rc = csv->text.len > CSV_ROW_MAX ? TD_ETOOBIG : td_buf_addc(&csv->text, c);
 
     if (rc == TD_ETOOBIG)
-        return td_fail(reterr, rc, "line %zu: the row is longer than %d bytes; is a quote missing further up?", csv->line,
-                       CSV_ROW_MAX);
+        return td_fail(reterr, rc, "line %zu: the row is longer than %d bytes; is a quote missing further up?",
+                       csv->line, CSV_ROW_MAX);
     return rc < 0 ? td_fail(reterr, rc, "no memory for a row") : TD_OK;
 }
 

@@ -1,8 +1,9 @@
 /* csv.h - a recipients file as a stream of rows (RFC 4180). Pure: bytes come from a function.
  *
- * UTF-8 with or without a byte order mark; lines end with LF or CRLF; fields may be quoted, "" inside is a quote, and a
- * quoted field may hold line ends. The separator is the one of , ; and tab that the first line holds most of outside
- * quotes. Rows that are empty are passed over. Own and not libcsv, which does not tell where a fault is. */
+ * UTF-8 with or without a byte order mark; lines end with LF or CRLF; fields may be quoted, "" inside is a quote,
+ * and a quoted field may hold line ends. The separator is the one of , ; and tab that the first line holds most of
+ * outside quotes. Rows that are empty are passed over. Own and not libcsv, which does not tell where a fault is.
+ */
 #ifndef CTL_CSV_H
 #define CTL_CSV_H
 
@@ -16,9 +17,9 @@
 
 struct csv; /* opaque */
 
-struct csv_row { /* valid until the next csv_next */
-    size_t line;  /* 1-based, where the row begins */
-    size_t count; /* >= 1 */
+struct csv_row {              /* valid until the next csv_next */
+    size_t line;              /* 1-based, where the row begins */
+    size_t count;             /* >= 1 */
     const char *const *field; /* NUL-terminated; holds no NUL */
 };
 
@@ -31,8 +32,8 @@ void csv_free(struct csv *csv); /* NULL is fine */
 
 /**
  * The next row; the first is the header.
- * @return 1 with a row; 0 at the end; TD_ESYNTAX (line and column are in the text, which quotes nothing of the file),
- *         TD_ETOOBIG, TD_EIO, TD_ENOMEM. After a failure only csv_free.
+ * @return 1 with a row; 0 at the end; TD_ESYNTAX (line and column are in the text, which quotes nothing of the
+ * file), TD_ETOOBIG, TD_EIO, TD_ENOMEM. After a failure only csv_free.
  */
 int csv_next(struct csv *csv, struct csv_row *ret, struct td_err *reterr);
 

@@ -47,7 +47,8 @@ struct ctl_input {
 extern const struct argp_child ctl_children[];
 /** What ARGP_KEY_INIT has to do. */
 void ctl_input_init(struct argp_state *state);
-/** Run a parser for one command. argv[0] is the program's name. @return CTL_OK, or CTL_USAGE when parsing did not exit */
+/** Run a parser for one command. argv[0] is the program's name. @return CTL_OK, or CTL_USAGE when parsing did not
+ * exit */
 int ctl_parse(const struct argp *argp, int argc, char **argv, void *input);
 
 /** Read the settings. @return CTL_OK or CTL_USAGE, said on stderr */

@@ -17,7 +17,8 @@ struct context {
     struct td_err *reterr;
 };
 
-static int read_object(struct context *ctx, const ProtobufCMessageDescriptor *type, json_t *object, ProtobufCMessage **ret);
+static int read_object(struct context *ctx, const ProtobufCMessageDescriptor *type, json_t *object,
+                       ProtobufCMessage **ret);
 
 static int wrong(struct context *ctx, const ProtobufCFieldDescriptor *field, const char *wants)
 {
@@ -214,7 +215,8 @@ static size_t value_size(ProtobufCType type)
 }
 
 /* An object given for a repeated field is a map: repeated entries of key (1) and value (2). */
-static int read_map(struct context *ctx, const ProtobufCFieldDescriptor *field, json_t *object, ProtobufCMessage **items)
+static int read_map(struct context *ctx, const ProtobufCFieldDescriptor *field, json_t *object,
+                    ProtobufCMessage **items)
 {
     const ProtobufCMessageDescriptor *type = field->descriptor;
     const char *key;
@@ -244,7 +246,8 @@ static int read_map(struct context *ctx, const ProtobufCFieldDescriptor *field, 
     return TD_OK;
 }
 
-static int read_repeated(struct context *ctx, const ProtobufCFieldDescriptor *field, json_t *value, ProtobufCMessage *msg)
+static int read_repeated(struct context *ctx, const ProtobufCFieldDescriptor *field, json_t *value,
+                         ProtobufCMessage *msg)
 {
     bool map = json_is_object(value) && field->type == PROTOBUF_C_TYPE_MESSAGE;
     size_t count = map ? json_object_size(value) : json_array_size(value), size = value_size(field->type);
@@ -265,7 +268,8 @@ static int read_repeated(struct context *ctx, const ProtobufCFieldDescriptor *fi
     return rc;
 }
 
-static int read_field(struct context *ctx, const ProtobufCFieldDescriptor *field, json_t *value, ProtobufCMessage *msg)
+static int read_field(struct context *ctx, const ProtobufCFieldDescriptor *field, json_t *value,
+                      ProtobufCMessage *msg)
 {
     if (field->label == PROTOBUF_C_LABEL_REPEATED)
         return read_repeated(ctx, field, value, msg);
@@ -279,7 +283,8 @@ static int read_field(struct context *ctx, const ProtobufCFieldDescriptor *field
     return read_value(ctx, field, value, (char *)msg + field->offset);
 }
 
-static int read_object(struct context *ctx, const ProtobufCMessageDescriptor *type, json_t *object, ProtobufCMessage **ret)
+static int read_object(struct context *ctx, const ProtobufCMessageDescriptor *type, json_t *object,
+                       ProtobufCMessage **ret)
 {
     ProtobufCMessage *msg;
     const char *name;

@@ -11,8 +11,9 @@
 #define JSON_PB_MAX (16 << 20)
 
 /**
- * Names are those of the .proto; enums by name or number; bytes as base64, or as hex when they are 16 or 32 bytes long;
- * 64-bit numbers as numbers or strings. An unknown name is refused: a typing error must not become a missing field.
+ * Names are those of the .proto; enums by name or number; bytes as base64, or as hex when they are 16 or 32 bytes
+ * long; 64-bit numbers as numbers or strings. An unknown name is refused: a typing error must not become a missing
+ * field.
  * @param arena  holds the message
  * @return TD_OK; TD_ESYNTAX (line and column, or the path of the field, are in the text); TD_ETOOBIG; TD_ENOMEM
  */

@@ -82,7 +82,8 @@ static error_t parse_global(int key, char *arg, struct argp_state *state)
 static const struct command *find(const char *noun, const char *verb)
 {
     for (size_t i = 0; i < COMMANDS; i++)
-        if (strcmp(commands[i].noun, noun) == 0 && (!commands[i].verb || (verb && strcmp(commands[i].verb, verb) == 0)))
+        if (strcmp(commands[i].noun, noun) == 0 &&
+            (!commands[i].verb || (verb && strcmp(commands[i].verb, verb) == 0)))
             return &commands[i];
     return NULL;
 }
@@ -125,7 +126,8 @@ static int run(struct ctl *ctl, int argc, char **argv, int at)
     argv[at] = name;
     uv_loop_init(&ctl->loop);
     code = command->run(ctl, argc - at, argv + at);
-    /* What was freed closes its handles in the loop; what is left open by then was forgotten only on an error's way. */
+    /* What was freed closes its handles in the loop; what is left open by then was forgotten only on an error's
+     * way. */
     uv_run(&ctl->loop, UV_RUN_NOWAIT);
     uv_walk(&ctl->loop, close_handle, NULL);
     uv_run(&ctl->loop, UV_RUN_DEFAULT);
@@ -137,9 +139,16 @@ int main(int argc, char **argv)
 {
     static struct ctl ctl = {.timeout_ms = 60000};
     struct ctl_input input = {&ctl};
-    const struct argp argp = {NULL, parse_global, "COMMAND [OPTION...]", "\v"
-                              "Exit codes: 0 fine, 1 failed, 2 usage, 3 partly delivered, 4 unreachable, 5 refused, 130 "
-                              "interrupted.", ctl_children, help_filter, NULL};
+    const struct argp argp = {
+        NULL,
+        parse_global,
+        "COMMAND [OPTION...]",
+        "\v"
+        "Exit codes: 0 fine, 1 failed, 2 usage, 3 partly delivered, 4 unreachable, 5 refused, 130 "
+        "interrupted.",
+        ctl_children,
+        help_filter,
+        NULL};
     int at = argc, code;
 
     argp_program_version = "tandemctl " TD_VERSION;

@@ -44,10 +44,10 @@ void totals_field(struct totals *totals, const char *name, uint64_t value)
     const struct {
         const char *name;
         uint64_t *at;
-    } fields[] = {{"submitted", &totals->submitted}, {"count", &totals->count},
-                  {"accepted", &totals->accepted},   {"refused", &totals->refused},
-                  {"invalid", &totals->invalid},     {"suppressed", &totals->suppressed},
-                  {"expired", &totals->expired},     {"cancelled", &totals->cancelled},
+    } fields[] = {{"submitted", &totals->submitted},    {"count", &totals->count},
+                  {"accepted", &totals->accepted},      {"refused", &totals->refused},
+                  {"invalid", &totals->invalid},        {"suppressed", &totals->suppressed},
+                  {"expired", &totals->expired},        {"cancelled", &totals->cancelled},
                   {"unconfirmed", &totals->unconfirmed}};
     const char *colon = strchr(name, ':');
 
@@ -97,15 +97,16 @@ static int relays_json(const struct totals *totals, const char *name, size_t off
 static int totals_body(const struct totals *totals, const char *campaign_id, struct td_buf *out)
 {
     uint64_t done = totals_done(totals);
-    int rc = td_buf_printf(
-        out,
-        "{\"campaign_id\":\"%s\",\"submitted\":%" PRIu64 ",\"sealed\":%s,\"count\":%" PRIu64 ",\"done\":%" PRIu64
-        ",\"in_flight\":%" PRIu64 ",\"finished\":%s,\"accepted\":%" PRIu64 ",\"refused\":%" PRIu64 ",\"invalid\":%" PRIu64
-        ",\"suppressed\":%" PRIu64 ",\"expired\":%" PRIu64 ",\"cancelled\":%" PRIu64 ",\"unconfirmed\":%" PRIu64,
-        campaign_id, totals->submitted, totals->count ? "true" : "false", totals->count, done,
-        totals->submitted > done ? totals->submitted - done : 0, totals_finished(totals) ? "true" : "false",
-        totals->accepted, totals->refused, totals->invalid, totals->suppressed, totals->expired, totals->cancelled,
-        totals->unconfirmed);
+    int rc = td_buf_printf(out,
+                           "{\"campaign_id\":\"%s\",\"submitted\":%" PRIu64 ",\"sealed\":%s,\"count\":%" PRIu64
+                           ",\"done\":%" PRIu64 ",\"in_flight\":%" PRIu64 ",\"finished\":%s,\"accepted\":%" PRIu64
+                           ",\"refused\":%" PRIu64 ",\"invalid\":%" PRIu64 ",\"suppressed\":%" PRIu64
+                           ",\"expired\":%" PRIu64 ",\"cancelled\":%" PRIu64 ",\"unconfirmed\":%" PRIu64,
+                           campaign_id, totals->submitted, totals->count ? "true" : "false", totals->count, done,
+                           totals->submitted > done ? totals->submitted - done : 0,
+                           totals_finished(totals) ? "true" : "false", totals->accepted, totals->refused,
+                           totals->invalid, totals->suppressed, totals->expired, totals->cancelled,
+                           totals->unconfirmed);
 
     if (rc == TD_OK)
         rc = relays_json(totals, "by_relay", offsetof(struct totals_relay, accepted), out);
@@ -208,7 +209,8 @@ static int add_eta(int64_t eta, struct td_buf *out)
     if (eta < 0)
         return td_buf_adds(out, ", ETA unknown");
     if (eta >= 3600)
-        return td_buf_printf(out, ", ETA %" PRId64 ":%02d:%02d", eta / 3600, (int)(eta / 60 % 60), (int)(eta % 60));
+        return td_buf_printf(out, ", ETA %" PRId64 ":%02d:%02d", eta / 3600, (int)(eta / 60 % 60),
+                             (int)(eta % 60));
     return td_buf_printf(out, ", ETA %d:%02d", (int)(eta / 60), (int)(eta % 60));
 }
 
@@ -218,9 +220,9 @@ static int add_others(const struct totals *totals, struct td_buf *out)
     const struct {
         const char *name;
         uint64_t value;
-    } others[] = {{"refused", totals->refused},     {"invalid", totals->invalid},
+    } others[] = {{"refused", totals->refused},       {"invalid", totals->invalid},
                   {"suppressed", totals->suppressed}, {"expired", totals->expired},
-                  {"cancelled", totals->cancelled}, {"unconfirmed", totals->unconfirmed}};
+                  {"cancelled", totals->cancelled},   {"unconfirmed", totals->unconfirmed}};
     int rc = TD_OK;
 
     for (size_t i = 0; rc == TD_OK && i < sizeof(others) / sizeof(others[0]); i++)
@@ -241,15 +243,17 @@ int progress_line(const struct progress *progress, unsigned bar, struct td_buf *
     rc = bar ? add_bar(bar, share, out) : TD_OK;
     /* Rounded down: 100 % is said when it is so. */
     if (rc == TD_OK)
-        rc = td_buf_printf(out, "%3d %%  %" PRIu64 "/%" PRIu64 "%s  %.0f/s (mean %.0f/s)", (int)(share * 100), done, count,
-                           totals->count ? "" : "+", progress_rate_now(progress), progress_rate_mean(progress));
+        rc = td_buf_printf(out, "%3d %%  %" PRIu64 "/%" PRIu64 "%s  %.0f/s (mean %.0f/s)", (int)(share * 100),
+                           done, count, totals->count ? "" : "+", progress_rate_now(progress),
+                           progress_rate_mean(progress));
     if (rc == TD_OK && !totals_finished(totals))
         rc = add_eta(progress_eta_s(progress), out);
     for (size_t i = 0; rc == TD_OK && i < totals->relay_count; i++)
         if (totals->relay[i].accepted)
-            rc = td_buf_printf(out, ", %s%s %" PRIu64, totals->relay[i].name,
-                               strcmp(totals->relay[i].name, progress->active) == 0 && !totals_finished(totals) ? "*" : "",
-                               totals->relay[i].accepted);
+            rc = td_buf_printf(
+                out, ", %s%s %" PRIu64, totals->relay[i].name,
+                strcmp(totals->relay[i].name, progress->active) == 0 && !totals_finished(totals) ? "*" : "",
+                totals->relay[i].accepted);
     return rc < 0 ? rc : add_others(totals, out);
 }
 
@@ -258,8 +262,8 @@ int progress_json(const struct progress *progress, const char *campaign_id, stru
     int rc = totals_body(&progress->last, campaign_id, out);
 
     if (rc == TD_OK)
-        rc = td_buf_printf(out, ",\"rate_now\":%.1f,\"rate_mean\":%.1f,\"eta_s\":%" PRId64 ",\"active_relay\":\"%s\"}",
-                           progress_rate_now(progress), progress_rate_mean(progress), progress_eta_s(progress),
-                           progress->active);
+        rc = td_buf_printf(
+            out, ",\"rate_now\":%.1f,\"rate_mean\":%.1f,\"eta_s\":%" PRId64 ",\"active_relay\":\"%s\"}",
+            progress_rate_now(progress), progress_rate_mean(progress), progress_eta_s(progress), progress->active);
     return rc;
 }

@@ -17,7 +17,7 @@ struct totals_relay {
     uint64_t accepted, hard, soft, block;
 };
 
-struct totals { /* all zero at first */
+struct totals {                /* all zero at first */
     uint64_t submitted, count; /* count: sealed, 0 = not yet */
     uint64_t accepted, refused, invalid, suppressed, expired, cancelled, unconfirmed;
     struct totals_relay relay[PROGRESS_RELAYS_MAX];

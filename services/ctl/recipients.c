@@ -98,8 +98,8 @@ static int check_column(struct recipients *recipients, size_t i, struct td_err *
     if (!name)
         return td_fail(reterr, TD_ENOMEM, "no memory for the header line");
     if (!template_field_name_valid(name, strlen(name)))
-        return td_fail(reterr, TD_EINVAL, "line 1, column %zu: a name has 1 to 64 of A-Z a-z 0-9 _ . and - (blanks become _)",
-                       i + 1);
+        return td_fail(reterr, TD_EINVAL,
+                       "line 1, column %zu: a name has 1 to 64 of A-Z a-z 0-9 _ . and - (blanks become _)", i + 1);
     for (size_t k = 0; k < i; k++)
         if (recipients->name[k] && strcmp(recipients->name[k], name) == 0)
             return td_fail(reterr, TD_EINVAL, "line 1, column %zu: column %zu has the same name", i + 1, k + 1);
@@ -173,7 +173,8 @@ static Tandem__Mail__V1__Recipient *make(const struct recipients *recipients, co
                                          struct td_arena *arena)
 {
     Tandem__Mail__V1__Recipient *made = td_arena_alloc(arena, sizeof(*made));
-    Tandem__Mail__V1__Recipient__FieldsEntry *entry = td_arena_alloc(arena, (recipients->fields + 1) * sizeof(*entry));
+    Tandem__Mail__V1__Recipient__FieldsEntry *entry =
+        td_arena_alloc(arena, (recipients->fields + 1) * sizeof(*entry));
 
     if (!made || !entry)
         return NULL;
@@ -210,8 +211,8 @@ int recipients_next(struct recipients *recipients, struct td_arena *arena, Tande
     if (rc <= 0)
         return rc;
     if (row.count != recipients->columns)
-        return td_fail(reterr, TD_EINVAL, "line %zu: %zu fields, where the first line has %zu", row.line, row.count,
-                       recipients->columns);
+        return td_fail(reterr, TD_EINVAL, "line %zu: %zu fields, where the first line has %zu", row.line,
+                       row.count, recipients->columns);
     *ret = make(recipients, &row, arena);
     *ret_line = row.line;
     return *ret ? 1 : td_fail(reterr, TD_ETOOBIG, "line %zu: the row is too large", row.line);

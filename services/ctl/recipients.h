@@ -1,4 +1,5 @@
-/* recipients.h - a CSV file as a campaign's recipients, read twice: once to check and hash it, once to hand it in. */
+/* recipients.h - a CSV file as a campaign's recipients, read twice: once to check and hash it, once to hand it in.
+ */
 #ifndef CTL_RECIPIENTS_H
 #define CTL_RECIPIENTS_H
 

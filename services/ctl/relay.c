@@ -88,7 +88,8 @@ static void on_state(void *user, const struct td_reply *reply, const struct td_e
     }
     *state = (struct relay_state){.factor = 1};
     for (size_t i = 0; i + 1 < td_reply_count(reply); i += 2)
-        state_field(state, td_reply_str(td_reply_at(reply, i), NULL), td_reply_str(td_reply_at(reply, i + 1), NULL));
+        state_field(state, td_reply_str(td_reply_at(reply, i), NULL),
+                    td_reply_str(td_reply_at(reply, i + 1), NULL));
     state->known = state->st[0] != '\0';
     ask->waiting = false;
     ask->asked++;
@@ -158,12 +159,15 @@ static void print_list(const struct ask *ask)
     bool color = isatty(STDOUT_FILENO) && !ask->ctl->no_color;
 
     if (!ask->ctl->json)
-        printf("%-16s %-10s %-2s %6s %-24s %-20s %s\n", "relay", "state", "", "rate/s", "reason", "next change", "evidence");
+        printf("%-16s %-10s %-2s %6s %-24s %-20s %s\n", "relay", "state", "", "rate/s", "reason", "next change",
+               "evidence");
     for (size_t i = 0; i < settings->relay_count; i++) {
         const struct td_relay_settings *relay = &settings->relays[i];
         const struct relay_state *state = &ask->state[i];
         const char *name = state->known ? state->st : "unknown"; /* no dispatcher has reported yet */
-        const char *paint = strcmp(name, "closed") == 0 ? "\033[32m" : strcmp(name, "open") == 0 ? "\033[31m" : "\033[33m";
+        const char *paint = strcmp(name, "closed") == 0 ? "\033[32m"
+                            : strcmp(name, "open") == 0 ? "\033[31m"
+                                                        : "\033[33m";
         char till[32], rate[16] = "-";
 
         if (ask->ctl->json) {
@@ -173,8 +177,8 @@ static void print_list(const struct ask *ask)
         if (relay->max_mails_per_s > 0)
             snprintf(rate, sizeof(rate), "%.0f", (double)relay->max_mails_per_s * state->factor);
         utc(state->till_ms, till);
-        printf("%-16s %s%-10s%s %-2s %6s %-24s %-20s %s\n", relay->name, color ? paint : "", name, color ? "\033[0m" : "",
-               relay->country, rate, state->reason, till, state->evidence);
+        printf("%-16s %s%-10s%s %-2s %6s %-24s %-20s %s\n", relay->name, color ? paint : "", name,
+               color ? "\033[0m" : "", relay->country, rate, state->reason, till, state->evidence);
     }
 }
 
@@ -189,8 +193,8 @@ static void on_set(void *user, const struct td_reply *reply, const struct td_err
         return;
     }
     if (ask->ctl->json)
-        printf("{\"relay\":\"%s\",\"state\":\"%s\",\"epoch\":%lld}\n", ask->name, td_reply_str(td_reply_at(reply, 0), NULL),
-               td_reply_int(td_reply_at(reply, 1)));
+        printf("{\"relay\":\"%s\",\"state\":\"%s\",\"epoch\":%lld}\n", ask->name,
+               td_reply_str(td_reply_at(reply, 0), NULL), td_reply_int(td_reply_at(reply, 1)));
     else if (!ask->ctl->quiet)
         printf("%s is %s\n", ask->name, td_reply_str(td_reply_at(reply, 0), NULL));
     end(ask, CTL_OK);
@@ -273,8 +277,8 @@ static error_t parse_relay(int key, char *arg, struct argp_state *state)
 
 int ctl_relay_list(struct ctl *ctl, int argc, char **argv)
 {
-    static const struct argp argp = {NULL, parse_relay, NULL, "Every relay of the configuration and how it is.",
-                                     ctl_children, NULL, NULL};
+    static const struct argp argp = {
+        NULL, parse_relay, NULL, "Every relay of the configuration and how it is.", ctl_children, NULL, NULL};
     struct relay_input input = {ctl, NULL, NULL, false, false};
     struct ask ask = {.ctl = ctl, .code = CTL_FAILED};
     int code = ctl_parse(&argp, argc, argv, &input);
@@ -315,8 +319,9 @@ static int run_set(struct ctl *ctl, int argc, char **argv, const char *verb, con
 
 int ctl_relay_pause(struct ctl *ctl, int argc, char **argv)
 {
-    return run_set(ctl, argc, argv, "pause", "NAME [TIME]",
-                   "Give a relay no new mail for a time (default 10m); then it is used again, carefully at first.");
+    return run_set(
+        ctl, argc, argv, "pause", "NAME [TIME]",
+        "Give a relay no new mail for a time (default 10m); then it is used again, carefully at first.");
 }
 
 int ctl_relay_drain(struct ctl *ctl, int argc, char **argv)

@@ -32,7 +32,8 @@ static void print_refusals(const struct refusals *refusals)
 {
     ctl_say("refused");
     for (size_t i = 0; i < refusals->kept; i++)
-        fprintf(stderr, "  %s (%s): %s\n", refusals->item[i].code, refusals->item[i].field, refusals->item[i].sentence);
+        fprintf(stderr, "  %s (%s): %s\n", refusals->item[i].code, refusals->item[i].field,
+                refusals->item[i].sentence);
 }
 
 /* Through the wire and back, since ingestion judges what it reads and changes it while it does. */
@@ -55,8 +56,7 @@ static int check_campaign(const struct submit_options *options, const Campaign *
         return ctl_error(&err);
     ret->campaign = (Campaign *)message;
     content = content_detach(ret->campaign, ret->arena);
-    if (!content ||
-        content_defaults(ret->campaign, &options->ctl->settings, ret->now_ms, ret->arena) < 0 ||
+    if (!content || content_defaults(ret->campaign, &options->ctl->settings, ret->now_ms, ret->arena) < 0 ||
         validate_campaign(ret->campaign, content, &options->ctl->settings, ret->now_ms, ret->arena, &refusals,
                           &ret->needed) < 0) {
         ctl_say("no memory for the campaign");
@@ -95,10 +95,12 @@ int submit_dry_run(struct submit_options *options, const char *id, const Tandem_
         if (bad > FAULTS_SHOWN)
             fprintf(stderr, "  and %" PRIu64 " more\n", bad - FAULTS_SHOWN);
         if (options->ctl->json)
-            printf("{\"campaign_id\":\"%s\",\"recipients\":%" PRIu64 ",\"invalid\":%" PRIu64 ",\"dry_run\":true}\n", id,
-                   good + bad, bad);
+            printf("{\"campaign_id\":\"%s\",\"recipients\":%" PRIu64 ",\"invalid\":%" PRIu64
+                   ",\"dry_run\":true}\n",
+                   id, good + bad, bad);
         else
-            ctl_note(options->ctl, "campaign %s would be taken: %" PRIu64 " recipients, %" PRIu64 " of them invalid", id,
+            ctl_note(options->ctl,
+                     "campaign %s would be taken: %" PRIu64 " recipients, %" PRIu64 " of them invalid", id,
                      good + bad, bad);
         code = bad > 0 ? CTL_PARTLY : CTL_OK;
     }
@@ -130,7 +132,8 @@ static int compile(const struct submit_options *options, const char *id, const s
 }
 
 static int chunk_recipient(const struct submit_options *options, const Recipient *from, const char *address,
-                           uint32_t index, struct td_arena *arena, uint8_t hash[TD_HASH_BYTES], ChunkRecipient *ret)
+                           uint32_t index, struct td_arena *arena, uint8_t hash[TD_HASH_BYTES],
+                           ChunkRecipient *ret)
 {
     ChunkFieldsEntry *entry = td_arena_alloc(arena, (from->n_fields + 1) * sizeof(*entry));
 
@@ -138,7 +141,8 @@ static int chunk_recipient(const struct submit_options *options, const Recipient
     ret->fields = td_arena_alloc(arena, (from->n_fields + 1) * sizeof(*ret->fields));
     if (!entry || !ret->fields)
         return TD_ENOMEM;
-    td_address_hash(options->ctl->settings.keys_address, strlen(options->ctl->settings.keys_address), address, hash);
+    td_address_hash(options->ctl->settings.keys_address, strlen(options->ctl->settings.keys_address), address,
+                    hash);
     ret->index = index;
     ret->address = (char *)address;
     ret->address_hash = (ProtobufCBinaryData){TD_HASH_BYTES, hash};

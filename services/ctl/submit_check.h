@@ -8,7 +8,8 @@
 /** Judge the campaign and every recipient as ingestion does. @return CTL_OK, CTL_REFUSED, or another exit code */
 int submit_dry_run(struct submit_options *options, const char *id, const Tandem__Mail__V1__Campaign *campaign,
                    struct recipients *recipients);
-/** Write the first mails as rendering makes them, without DKIM signatures, which dispatch adds. @return as above */
+/** Write the first mails as rendering makes them, without DKIM signatures, which dispatch adds. @return as above
+ */
 int submit_preview(struct submit_options *options, const char *id, const Tandem__Mail__V1__Campaign *campaign,
                    struct recipients *recipients);
 

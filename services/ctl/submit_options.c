@@ -41,7 +41,8 @@ enum {
 
 static const struct argp_option option_table[] = {
     {NULL, 0, NULL, 0, "What is sent:", 1},
-    {"recipients", KEY_RECIPIENTS, "FILE", 0, "CSV with a header line; a column email, the others are fields (- is stdin)", 1},
+    {"recipients", KEY_RECIPIENTS, "FILE", 0,
+     "CSV with a header line; a column email, the others are fields (- is stdin)", 1},
     {"from", KEY_FROM, "MAILBOX", 0, "Such as \"News <news@example.org>\"", 1},
     {"subject", KEY_SUBJECT, "TEXT", 0, "May use {{fields}}", 1},
     {"html", KEY_HTML, "FILE", 0, "HTML template", 1},
@@ -65,7 +66,8 @@ static const struct argp_option option_table[] = {
     {"deadline", KEY_DEADLINE, "TIME", 0, "Give up after, such as 24h", 3},
     {"express", KEY_EXPRESS, NULL, 0, "Past the newsletters: for receipts and the like", 3},
     {NULL, 0, NULL, 0, "What this command does:", 4},
-    {"id", KEY_ID, "ID", 0, "The campaign's id (default: made of what is handed in, so the same twice is one campaign)", 4},
+    {"id", KEY_ID, "ID", 0,
+     "The campaign's id (default: made of what is handed in, so the same twice is one campaign)", 4},
     {"dry-run", KEY_DRY_RUN, NULL, 0, "Check everything, hand in nothing", 4},
     {"preview", KEY_PREVIEW, "N", 0, "Write the first N mails to stdout, hand in nothing", 4},
     {"watch", KEY_WATCH, NULL, 0, "Then watch it until it is finished", 4},
@@ -103,8 +105,9 @@ static error_t parse_policy(int key, char *arg, struct argp_state *state, struct
     case KEY_ON_UNCONFIRMED:
         if (strcmp(arg, "hold") != 0 && strcmp(arg, "resend") != 0)
             argp_error(state, "--on-unconfirmed takes hold or resend");
-        options->on_unconfirmed = strcmp(arg, "hold") == 0 ? TANDEM__MAIL__V1__ON_UNCONFIRMED__ON_UNCONFIRMED_HOLD
-                                                           : TANDEM__MAIL__V1__ON_UNCONFIRMED__ON_UNCONFIRMED_RESEND;
+        options->on_unconfirmed = strcmp(arg, "hold") == 0
+                                      ? TANDEM__MAIL__V1__ON_UNCONFIRMED__ON_UNCONFIRMED_HOLD
+                                      : TANDEM__MAIL__V1__ON_UNCONFIRMED__ON_UNCONFIRMED_RESEND;
         return 0;
     case KEY_RATE:
         options->rate = number(arg, "rate", 1000000, state);
@@ -202,11 +205,16 @@ static error_t parse_submit(int key, char *arg, struct argp_state *state)
 
 int submit_options_parse(struct submit_options *options, struct ctl *ctl, int argc, char **argv)
 {
-    static const struct argp argp = {option_table, parse_submit, NULL,
-                                     "Hand in a newsletter and its recipients. On stdout comes its id alone, or a summary on a "
-                                     "terminal.\vHanding in the same again has no effect: an interrupted run is gone on with by "
-                                     "the same command.",
-                                     ctl_children, NULL, NULL};
+    static const struct argp argp = {
+        option_table,
+        parse_submit,
+        NULL,
+        "Hand in a newsletter and its recipients. On stdout comes its id alone, or a summary on a "
+        "terminal.\vHanding in the same again has no effect: an interrupted run is gone on with by "
+        "the same command.",
+        ctl_children,
+        NULL,
+        NULL};
 
     *options = (struct submit_options){.ctl = ctl};
     return ctl_parse(&argp, argc, argv, options);
@@ -302,13 +310,14 @@ static int list(char *text, struct td_arena *arena, char ***ret, size_t *ret_cou
     items = td_arena_alloc(arena, count * sizeof(*items));
     if (!items)
         return CTL_FAILED;
-    for (char *at = text, *item; (item = strsep(&at, ",")); )
+    for (char *at = text, *item; (item = strsep(&at, ","));)
         items[(*ret_count)++] = item;
     *ret = items;
     return CTL_OK;
 }
 
-static int unsubscribe(const struct submit_options *options, struct td_arena *arena, Tandem__Mail__V1__Campaign *campaign)
+static int unsubscribe(const struct submit_options *options, struct td_arena *arena,
+                       Tandem__Mail__V1__Campaign *campaign)
 {
     Tandem__Mail__V1__Unsubscribe *made;
 
@@ -327,7 +336,8 @@ static int unsubscribe(const struct submit_options *options, struct td_arena *ar
     return CTL_OK;
 }
 
-static int attachments(struct submit_options *options, struct td_arena *arena, Tandem__Mail__V1__Campaign *campaign)
+static int attachments(struct submit_options *options, struct td_arena *arena,
+                       Tandem__Mail__V1__Campaign *campaign)
 {
     size_t room = SUBMIT_INLINE_MAX, used = strlen(campaign->html_template) + strlen(campaign->text_template);
     Tandem__Mail__V1__Attachment *made = td_arena_alloc(arena, (options->file_count + 1) * sizeof(*made));
@@ -339,8 +349,8 @@ static int attachments(struct submit_options *options, struct td_arena *arena, T
     for (size_t i = 0; i < options->file_count; i++) {
         struct submit_file *file = &options->file[i];
         const char *slash = strrchr(file->path, '/');
-        int code = read_file(file->path, (size_t)options->ctl->settings.ingestion_max_attachment_bytes, &file->data,
-                             &file->len);
+        int code = read_file(file->path, (size_t)options->ctl->settings.ingestion_max_attachment_bytes,
+                             &file->data, &file->len);
 
         if (code != CTL_OK)
             return code;

@@ -7,7 +7,8 @@
 #include "tandem/mail/v1/submission.pb-c.h"
 
 #define SUBMIT_FILES_MAX 50
-#define SUBMIT_INLINE_MAX 600000 /* bytes of attachments that may ride in the Campaign's own record, all together */
+#define SUBMIT_INLINE_MAX                                                                                         \
+    600000 /* bytes of attachments that may ride in the Campaign's own record, all together */
 
 struct submit_file {
     const char *path, *content_id; /* content_id NULL: an attachment */

@@ -7,7 +7,8 @@
 #include <strings.h>
 #include <time.h>
 
-/* "..." with \x for x, or words up to the angle bracket. @return where it ends; NULL when too long or not closed */
+/* "..." with \x for x, or words up to the angle bracket. @return where it ends; NULL when too long or not closed
+ */
 static const char *read_phrase(const char *at, char name[TEXT_NAME_MAX])
 {
     bool quoted = *at == '"';
@@ -140,9 +141,18 @@ bool text_time_ms(const char *text, int64_t *ret_unix_ms)
 const char *text_media_type(const char *filename)
 {
     static const char *const types[][2] = {
-        {".pdf", "application/pdf"}, {".png", "image/png"},        {".jpg", "image/jpeg"},  {".jpeg", "image/jpeg"},
-        {".gif", "image/gif"},       {".webp", "image/webp"},      {".svg", "image/svg+xml"}, {".ics", "text/calendar"},
-        {".txt", "text/plain"},      {".csv", "text/csv"},         {".html", "text/html"},  {".zip", "application/zip"},
+        {".pdf", "application/pdf"},
+        {".png", "image/png"},
+        {".jpg", "image/jpeg"},
+        {".jpeg", "image/jpeg"},
+        {".gif", "image/gif"},
+        {".webp", "image/webp"},
+        {".svg", "image/svg+xml"},
+        {".ics", "text/calendar"},
+        {".txt", "text/plain"},
+        {".csv", "text/csv"},
+        {".html", "text/html"},
+        {".zip", "application/zip"},
         {".docx", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"},
         {".xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"},
         {".pptx", "application/vnd.openxmlformats-officedocument.presentationml.presentation"},
@@ -162,7 +172,7 @@ const char *text_media_type(const char *filename)
 
 void text_uuid(char out[37], const uint8_t hash[16])
 {
-    snprintf(out, 37, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", hash[0], hash[1], hash[2],
-             hash[3], hash[4], hash[5], (hash[6] & 0x0f) | 0x80, hash[7], (hash[8] & 0x3f) | 0x80, hash[9], hash[10],
-             hash[11], hash[12], hash[13], hash[14], hash[15]);
+    snprintf(out, 37, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", hash[0], hash[1],
+             hash[2], hash[3], hash[4], hash[5], (hash[6] & 0x0f) | 0x80, hash[7], (hash[8] & 0x3f) | 0x80,
+             hash[9], hash[10], hash[11], hash[12], hash[13], hash[14], hash[15]);
 }

@@ -32,10 +32,15 @@ static void report(void *user, const char *topic, const char *what)
 
 int ctl_topics_apply(struct ctl *ctl, int argc, char **argv)
 {
-    static const struct argp argp = {NULL, parse_none, NULL,
-                                     "Create the topics that are missing, with the partitions and retention of the "
-                                     "configuration. Topics that are there stay as they are.",
-                                     ctl_children, NULL, NULL};
+    static const struct argp argp = {
+        NULL,
+        parse_none,
+        NULL,
+        "Create the topics that are missing, with the partitions and retention of the "
+        "configuration. Topics that are there stay as they are.",
+        ctl_children,
+        NULL,
+        NULL};
     struct ctl_input input = {ctl};
     struct td_err err;
     int code = ctl_parse(&argp, argc, argv, &input);
@@ -49,8 +54,8 @@ int ctl_topics_apply(struct ctl *ctl, int argc, char **argv)
 
 int ctl_topics_list(struct ctl *ctl, int argc, char **argv)
 {
-    static const struct argp argp = {NULL, parse_none, NULL, "What topics there are by the configuration.",
-                                     ctl_children, NULL, NULL};
+    static const struct argp argp = {NULL,         parse_none, NULL, "What topics there are by the configuration.",
+                                     ctl_children, NULL,       NULL};
     struct ctl_input input = {ctl};
     int code = ctl_parse(&argp, argc, argv, &input);
 
@@ -71,11 +76,13 @@ int ctl_topics_list(struct ctl *ctl, int argc, char **argv)
         else if (topic->retention_ms >= 0)
             snprintf(kept, sizeof(kept), "%lld h", topic->retention_ms / 3600000);
         if (ctl->json)
-            printf("{\"topic\":\"%s\",\"partitions\":%d,\"compacted\":%s,\"retention_ms\":%lld,\"record\":\"%s\"}\n", name,
-                   partitions, topic->compacted ? "true" : "false", topic->retention_ms,
-                   topic->message ? topic->message : "");
+            printf(
+                "{\"topic\":\"%s\",\"partitions\":%d,\"compacted\":%s,\"retention_ms\":%lld,\"record\":\"%s\"}\n",
+                name, partitions, topic->compacted ? "true" : "false", topic->retention_ms,
+                topic->message ? topic->message : "");
         else
-            printf("%-32s %10d %10s  %s\n", name, partitions, kept, topic->message ? topic->message : "as it came");
+            printf("%-32s %10d %10s  %s\n", name, partitions, kept,
+                   topic->message ? topic->message : "as it came");
     }
     return CTL_OK;
 }

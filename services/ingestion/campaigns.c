@@ -192,7 +192,8 @@ int campaigns_note_part(struct campaigns *campaigns, const ContentPart *part)
     if (memcmp(parts->digest[part->part], none, sizeof(none)) == 0)
         parts->seen++;
     else if (memcmp(parts->digest[part->part], digest, sizeof(digest)) != 0)
-        parts->verified = false; /* somebody wrote other bytes under the same name: look again before trusting it */
+        parts->verified =
+            false; /* somebody wrote other bytes under the same name: look again before trusting it */
     memcpy(parts->digest[part->part], digest, sizeof(digest));
     if (part->total_bytes == 0)
         parts->total_wrong = true;

@@ -1,6 +1,7 @@
 /* campaigns.h - what ingestion remembers of campaigns and attachments: a digest of mail.contents. Pure.
  *
- * Templates and bytes stay on the topic; here is what the next submission is judged by, some 200 bytes a campaign. */
+ * Templates and bytes stay on the topic; here is what the next submission is judged by, some 200 bytes a campaign.
+ */
 #ifndef INGESTION_CAMPAIGNS_H
 #define INGESTION_CAMPAIGNS_H
 
@@ -23,7 +24,7 @@ struct known_campaign {
     char id[TD_CAMPAIGN_ID_MAX + 1];
     uint32_t revision;
     bool sealed, cancelled;
-    bool taken;        /* recipients were taken by this process */
+    bool taken; /* recipients were taken by this process */
     uint32_t recipient_count;
     uint32_t *lanes;
     size_t lane_count;
@@ -36,10 +37,10 @@ struct known_campaign {
 
 struct known_parts { /* of one attachment, whoever's it is */
     uint8_t sha256[32];
-    uint32_t part_count; /* 0: none seen yet */
-    uint32_t seen;       /* how many different parts */
-    bool verified;       /* all parts together have this SHA-256 */
-    bool total_wrong;    /* a part was written without knowing the size of the whole */
+    uint32_t part_count;   /* 0: none seen yet */
+    uint32_t seen;         /* how many different parts */
+    bool verified;         /* all parts together have this SHA-256 */
+    bool total_wrong;      /* a part was written without knowing the size of the whole */
     uint8_t (*digest)[32]; /* part_count entries; all zero: not seen */
 };
 

@@ -52,7 +52,8 @@ static char **copy_strings(const struct td_strings *from, struct td_arena *arena
     return copy;
 }
 
-/* The default route may hold a relay that this campaign's own countries rule out: it then goes without that one. */
+/* The default route may hold a relay that this campaign's own countries rule out: it then goes without that one.
+ */
 static int default_route(Campaign *campaign, const struct td_settings *settings, struct td_arena *arena)
 {
     char **all = copy_strings(&settings->route, arena);
@@ -75,7 +76,8 @@ static int default_unsubscribe(Campaign *campaign, const struct td_settings *set
 {
     Unsubscribe *unsubscribe = campaign->unsubscribe;
 
-    if (!settings->unsubscribe_https_url || campaign->class_ == TANDEM__MAIL__V1__CAMPAIGN_CLASS__CAMPAIGN_CLASS_EXPRESS)
+    if (!settings->unsubscribe_https_url ||
+        campaign->class_ == TANDEM__MAIL__V1__CAMPAIGN_CLASS__CAMPAIGN_CLASS_EXPRESS)
         return TD_OK;
     if (unsubscribe && (*unsubscribe->https_url || *unsubscribe->mailto))
         return TD_OK;
@@ -91,7 +93,8 @@ static int default_unsubscribe(Campaign *campaign, const struct td_settings *set
     return TD_OK;
 }
 
-int content_defaults(Campaign *campaign, const struct td_settings *settings, int64_t now_ms, struct td_arena *arena)
+int content_defaults(Campaign *campaign, const struct td_settings *settings, int64_t now_ms,
+                     struct td_arena *arena)
 {
     int rc = TD_OK;
 
@@ -141,8 +144,8 @@ bool content_seal(CampaignContent *content, uint32_t recipient_count, struct ref
     if (content->sealed && content->recipient_count == recipient_count)
         return false;
     if (content->sealed) {
-        refuse(refusals, "seal.changed", "seal.recipient_count", "The campaign was sealed with %u recipients before.",
-               content->recipient_count);
+        refuse(refusals, "seal.changed", "seal.recipient_count",
+               "The campaign was sealed with %u recipients before.", content->recipient_count);
         return false;
     }
     if (recipient_count == 0 || recipient_count > SPLIT_INDEX_MAX + 1u) {
@@ -217,7 +220,8 @@ static bool command_apply(CampaignContent *content, const Command *command, cons
 bool content_command(CampaignContent *content, const Command *command, const struct td_settings *settings,
                      struct refusals *refusals)
 {
-    /* A cancelled campaign's recipients already have their outcomes or get them now: nothing can take that back. */
+    /* A cancelled campaign's recipients already have their outcomes or get them now: nothing can take that back.
+     */
     if (content->state == TANDEM__INTERNAL__V1__CAMPAIGN_STATE__CAMPAIGN_STATE_CANCELLED) {
         if (command->kind != TANDEM__MAIL__V1__COMMAND_KIND__COMMAND_KIND_CANCEL)
             refuse(refusals, "campaign.cancelled", "command.kind", "The campaign was cancelled; that is final.");

@@ -102,8 +102,9 @@ static enum phase_result phase_dead_letter(struct job *job)
     rc = td_kafka_out_send(job->svc->out, TD_T_DEAD_LETTERS, -1, job->key, job->key_len, job->key + job->key_len,
                            job->len, headers, sizeof(headers) / sizeof(*headers), delivered, job, &err);
     if (sent(job, rc, &err) == TD_ETOOBIG)
-        td_log(TD_ERROR, "submission.lost", "partition=%s offset=%s reason=%s msg=\"too large for the dead letters\"",
-               partition, offset, job->dead_reason);
+        td_log(TD_ERROR, "submission.lost",
+               "partition=%s offset=%s reason=%s msg=\"too large for the dead letters\"", partition, offset,
+               job->dead_reason);
     else if (job->tries == 0)
         td_log(TD_WARN, "submission.dead", "partition=%s offset=%s reason=%s sha256=%s", partition, offset,
                job->dead_reason, hex);
@@ -150,8 +151,8 @@ int job_parse(struct job *job)
     job->refusals = td_arena_zalloc(job->arena, sizeof(*job->refusals));
     if (!job->refusals)
         return TD_ENOMEM;
-    rc = td_pb_read(&tandem__mail__v1__submission__descriptor, job->key + job->key_len, job->len, job->arena, &message,
-                    &err);
+    rc = td_pb_read(&tandem__mail__v1__submission__descriptor, job->key + job->key_len, job->len, job->arena,
+                    &message, &err);
     if (rc < 0) {
         dead(job, rc == TD_ETOOBIG ? "submission.too_large" : "submission.syntax");
         return TD_OK;
@@ -302,20 +303,21 @@ void job_asked(struct job *job, int rc)
         return;
     job->waiting--;
     job->failed = true;
-    td_log(TD_ERROR, "ledger.refused", "campaign=%s body=%s phase=%zu code=%s", job->submission->campaign_id, job->body,
-           job->phase, td_code_name((enum td_code)rc));
+    td_log(TD_ERROR, "ledger.refused", "campaign=%s body=%s phase=%zu code=%s", job->submission->campaign_id,
+           job->body, job->phase, td_code_name((enum td_code)rc));
 }
 
 /* ---- records ---- */
 
-int job_send(struct job *job, enum td_topic_id topic, int32_t partition, const char *key, const void *value, size_t len)
+int job_send(struct job *job, enum td_topic_id topic, int32_t partition, const char *key, const void *value,
+             size_t len)
 {
     struct td_err err = {TD_OK, ""};
 
     job_expect(job);
     return sent(job,
-                td_kafka_out_send(job->svc->out, topic, partition, key, strlen(key), value, len, NULL, 0, delivered, job,
-                                  &err),
+                td_kafka_out_send(job->svc->out, topic, partition, key, strlen(key), value, len, NULL, 0,
+                                  delivered, job, &err),
                 &err);
 }
 
@@ -357,8 +359,8 @@ static void answered(void *user, int64_t offset, const struct td_err *err)
 void job_answer(struct job *job)
 {
     const Submission *submission = job->submission;
-    struct answer answer = {submission->campaign_id, submission->submission_id, job->body, td_wall_ms(),
-                            job->accepted,           0,                         0};
+    struct answer answer = {
+        submission->campaign_id, submission->submission_id, job->body, td_wall_ms(), job->accepted, 0, 0};
     struct td_err err = {TD_OK, ""};
     size_t len;
     void *packed;
@@ -377,8 +379,8 @@ void job_answer(struct job *job)
     }
     job->state = JOB_ANSWERING;
     job->waiting = 1;
-    rc = td_kafka_out_send(job->svc->out, TD_T_OUTCOMES, -1, submission->campaign_id, strlen(submission->campaign_id),
-                           packed, len, NULL, 0, answered, job, &err);
+    rc = td_kafka_out_send(job->svc->out, TD_T_OUTCOMES, -1, submission->campaign_id,
+                           strlen(submission->campaign_id), packed, len, NULL, 0, answered, job, &err);
     free(packed);
     if (rc < 0) {
         job->state = JOB_READY;

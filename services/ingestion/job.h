@@ -1,11 +1,12 @@
-/* job.h - one submission on its way: steps that each wait for Kafka or Redis and may be tried again. Loop thread only.
+/* job.h - one submission on its way: steps that each wait for Kafka or Redis and may be tried again. Loop thread
+ * only.
  *
  *   QUEUED -> RUNNING -> READY -> ANSWERING -> DONE, then its offset can be committed
  *
- * A body is a list of phases. A phase starts what it needs; when all of that has come back without an error the next
- * phase begins, otherwise the same phase begins again a little later. Hence every phase may run twice: it writes the
- * same records under the same keys and makes the same changes in the ledger. Redis or Kafka away is nothing but a
- * phase that goes on being tried. */
+ * A body is a list of phases. A phase starts what it needs; when all of that has come back without an error the
+ * next phase begins, otherwise the same phase begins again a little later. Hence every phase may run twice: it
+ * writes the same records under the same keys and makes the same changes in the ledger. Redis or Kafka away is
+ * nothing but a phase that goes on being tried. */
 #ifndef INGESTION_JOB_H
 #define INGESTION_JOB_H
 
@@ -61,7 +62,7 @@ struct job {
     char *key; /* key, then value; owned */
     size_t key_len, len;
 
-    struct td_arena *arena; /* dies with the job; holds all below */
+    struct td_arena *arena;       /* dies with the job; holds all below */
     const Submission *submission; /* NULL: does not parse */
     const char *body, *dead_reason;
     struct refusals *refusals;
@@ -110,7 +111,8 @@ void job_came(struct job *job, const struct td_err *err);
 /** After a call to Redis or the ledger: two codes mean that no callback comes. */
 void job_asked(struct job *job, int rc);
 /** Write a record; counted as expected. @return TD_OK, also when it has to be tried again; TD_ETOOBIG */
-int job_send(struct job *job, enum td_topic_id topic, int32_t partition, const char *key, const void *value, size_t len);
+int job_send(struct job *job, enum td_topic_id topic, int32_t partition, const char *key, const void *value,
+             size_t len);
 /** The same for a message. */
 int job_send_message(struct job *job, enum td_topic_id topic, int32_t partition, const char *key,
                      const ProtobufCMessage *message);
@@ -119,8 +121,9 @@ int job_send_message(struct job *job, enum td_topic_id topic, int32_t partition,
 void ingestion_job_changed(struct ingestion *svc, struct lane *lane);
 
 /* ---- phases ---- */
-extern phase_fn *const campaign_phases[], *const single_phases[], *const seal_phases[], *const command_phases[],
-    *const batch_phases[], *const chunk_phases[];
+extern phase_fn *const campaign_phases[],
+    *const single_phases[], *const seal_phases[], *const command_phases[], *const batch_phases[],
+                                                                               *const chunk_phases[];
 
 enum phase_result phase_fetch(struct job *job); /* the campaign's content as it stands */
 /* Attachments that came with the campaign. */

@@ -1,7 +1,7 @@
-/* Attachments: parts on mail.contents under "part/<sha256>/<n>", trusted only once all of them together were read back
- * and have that SHA-256. A part is written before that, so somebody who knows the name of a file still on its way can
- * spoil it; the check then says so, the parts are taken away, and nothing is ever sent with other bytes than its name
- * says. Parts that passed are never written again with other bytes. */
+/* Attachments: parts on mail.contents under "part/<sha256>/<n>", trusted only once all of them together were read
+ * back and have that SHA-256. A part is written before that, so somebody who knows the name of a file still on its
+ * way can spoil it; the check then says so, the parts are taken away, and nothing is ever sent with other bytes
+ * than its name says. Parts that passed are never written again with other bytes. */
 #include "job.h"
 
 #include <inttypes.h>
@@ -64,8 +64,8 @@ bool job_verify(struct job *job, const struct known_attachment *attachments, siz
 
         if (!parts || parts->seen < parts->part_count) {
             snprintf(field, sizeof(field), "campaign.attachments[%zu]", i);
-            refuse(job->refusals, "attachment.missing", field, "%" PRIu32 " of its %" PRIu32 " parts were handed in.",
-                   parts ? parts->seen : 0,
+            refuse(job->refusals, "attachment.missing", field,
+                   "%" PRIu32 " of its %" PRIu32 " parts were handed in.", parts ? parts->seen : 0,
                    parts ? parts->part_count : split_part_count(attachments[i].size_bytes));
         } else {
             /* One that was verified before is looked at only for its size, which is each campaign's own claim. */
@@ -104,7 +104,8 @@ enum phase_result phase_verify_read(struct job *job)
 
         verify->part[i].job = job;
         job_expect(job);
-        if (td_kafka_table_get(job->svc->contents, key, key_len, GET_TIMEOUT_MS, part_read, &verify->part[i]) < 0) {
+        if (td_kafka_table_get(job->svc->contents, key, key_len, GET_TIMEOUT_MS, part_read, &verify->part[i]) <
+            0) {
             job->waiting--;
             job->failed = true;
         }
@@ -118,7 +119,8 @@ static const ContentPart *part_open(const struct td_table_value *value, struct t
     ProtobufCMessage *message;
 
     td_arena_clear(arena);
-    if (td_pb_read(&tandem__internal__v1__content_part__descriptor, value->data, value->len, arena, &message, NULL) < 0)
+    if (td_pb_read(&tandem__internal__v1__content_part__descriptor, value->data, value->len, arena, &message,
+                   NULL) < 0)
         return NULL;
     return (const ContentPart *)message;
 }
@@ -193,7 +195,8 @@ static enum phase_result judge_item(struct job *job, struct td_arena *arena)
     if (!hash_parts(verify, arena, sha256, &bytes))
         return PHASE_AGAIN;
     if (memcmp(sha256, item->sha256, sizeof(sha256)) != 0) {
-        verdict(verify, "attachment.sha256", true, "The parts together have another SHA-256: hand them all in again.");
+        verdict(verify, "attachment.sha256", true,
+                "The parts together have another SHA-256: hand them all in again.");
         write_tombstones(job, item->sha256);
         return PHASE_NEXT;
     }
@@ -259,7 +262,8 @@ static ContentPart part_of(const uint8_t *sha256, const ProtobufCBinaryData *who
     part.part = i;
     part.part_count = split_part_count(whole->len);
     part.total_bytes = whole->len;
-    part.content = (ProtobufCBinaryData){split_part_bytes(whole->len, i), whole->data + (size_t)i * SPLIT_PART_BYTES};
+    part.content =
+        (ProtobufCBinaryData){split_part_bytes(whole->len, i), whole->data + (size_t)i * SPLIT_PART_BYTES};
     return part;
 }
 
@@ -276,7 +280,8 @@ enum phase_result phase_parts_publish(struct job *job)
 
             split_part_key(key, sha256, k);
             if (job_send_message(job, TD_T_CONTENTS, -1, key, &part.base) == TD_ETOOBIG) {
-                td_log(TD_ERROR, "content.too_large", "campaign=%s msg=\"a part of 900,000 bytes is larger than a record may be\"",
+                td_log(TD_ERROR, "content.too_large",
+                       "campaign=%s msg=\"a part of 900,000 bytes is larger than a record may be\"",
                        job->submission->campaign_id);
                 job->failed = true;
             }
@@ -333,7 +338,8 @@ static enum phase_result phase_chunk_check(struct job *job)
     if (!parts || !parts->verified)
         return PHASE_NEXT;
     SHA256(chunk->content.data, chunk->content.len, digest);
-    if (chunk->part_count != parts->part_count || memcmp(digest, parts->digest[chunk->part], sizeof(digest)) != 0) {
+    if (chunk->part_count != parts->part_count ||
+        memcmp(digest, parts->digest[chunk->part], sizeof(digest)) != 0) {
         refuse(job->refusals, "attachment.sha256", "attachment_chunk.content",
                "The attachment of this SHA-256 is here already, with other bytes in this part.");
         return PHASE_REFUSED;
@@ -375,5 +381,10 @@ static enum phase_result phase_chunk_note(struct job *job)
     return job_verify(job, &whole, 1) ? PHASE_NEXT : PHASE_AGAIN;
 }
 
-phase_fn *const chunk_phases[] = {phase_chunk_check, phase_chunk_publish, phase_chunk_note,  phase_verify_read,
-                                  phase_verify_hash, phase_verify_judge,  NULL};
+phase_fn *const chunk_phases[] = {phase_chunk_check,
+                                  phase_chunk_publish,
+                                  phase_chunk_note,
+                                  phase_verify_read,
+                                  phase_verify_hash,
+                                  phase_verify_judge,
+                                  NULL};

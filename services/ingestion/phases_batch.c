@@ -1,11 +1,12 @@
 /* Recipients: judge each, count them in, end those that cannot or must not be written to, hand the others on.
  *
- * A recipient that ends here follows the ledger's order: end (which keeps a copy of the outcome), then mail.outcomes,
- * then the copy is dropped. What goes to mail.outcomes is the copy that the ledger holds, so a batch that comes again
- * with other recipients under the same numbers cannot give one number two outcomes.
+ * A recipient that ends here follows the ledger's order: end (which keeps a copy of the outcome), then
+ * mail.outcomes, then the copy is dropped. What goes to mail.outcomes is the copy that the ledger holds, so a
+ * batch that comes again with other recipients under the same numbers cannot give one number two outcomes.
  *
- * A suppressed one is claimed first: when the batch comes a second time (after a crash) a mail that was let through the
- * first time may be on its way, and then its end is dispatch's to tell. Such a recipient is handed on like the others. */
+ * A suppressed one is claimed first: when the batch comes a second time (after a crash) a mail that was let
+ * through the first time may be on its way, and then its end is dispatch's to tell. Such a recipient is handed on
+ * like the others. */
 #include "job.h"
 
 #include <inttypes.h>
@@ -133,7 +134,8 @@ static int judge(struct job *job, struct batch *batch, size_t i, const struct ne
     item->state = ITEM_INVALID;
     item->reason = fault.code;
     if (job->submission->body_case == TANDEM__MAIL__V1__SUBMISSION__BODY_RECIPIENT_BATCH)
-        snprintf(field, sizeof(field), "recipient_batch.recipients[%zu]%s%s", i, *fault.field ? "." : "", fault.field);
+        snprintf(field, sizeof(field), "recipient_batch.recipients[%zu]%s%s", i, *fault.field ? "." : "",
+                 fault.field);
     else
         snprintf(field, sizeof(field), "single_mail.recipient%s%s", *fault.field ? "." : "", fault.field);
     refuse(job->refusals, fault.code, field, "%s", fault.sentence);
@@ -187,8 +189,8 @@ enum phase_result phase_batch_suppress(struct job *job)
     if (choose(batch, 1u << ITEM_GOOD, false) == 0)
         return PHASE_NEXT;
     job_expect(job);
-    job_asked(job, td_suppression_check(job->svc->redis, (const uint8_t(*)[TD_HASH_BYTES])batch->some_hash, batch->some_count,
-                         suppress_reply, job));
+    job_asked(job, td_suppression_check(job->svc->redis, (const uint8_t(*)[TD_HASH_BYTES])batch->some_hash,
+                                        batch->some_count, suppress_reply, job));
     return PHASE_NEXT;
 }
 
@@ -206,7 +208,8 @@ enum phase_result phase_batch_admit(struct job *job)
     choose(batch, ALL_STATES, false);
     job_expect(job);
     job_asked(job, td_ledger_admit(job->svc->redis, job->submission->campaign_id, batch->index,
-                    (const uint8_t(*)[TD_HASH_BYTES])batch->some_hash, batch->some_count, plain_reply, job));
+                                   (const uint8_t(*)[TD_HASH_BYTES])batch->some_hash, batch->some_count,
+                                   plain_reply, job));
     return PHASE_NEXT;
 }
 
@@ -224,8 +227,8 @@ static void first_reply(void *user, const struct td_reply *reply, const struct t
     job_came(item->job, err);
 }
 
-/* A number means whom it meant first. If the ledger holds another address for one that would end here, an earlier batch
- * gave the number to somebody else, whose mail goes on: this batch has no effect on it. */
+/* A number means whom it meant first. If the ledger holds another address for one that would end here, an earlier
+ * batch gave the number to somebody else, whose mail goes on: this batch has no effect on it. */
 enum phase_result phase_batch_first(struct job *job)
 {
     struct batch *batch = job->batch;
@@ -328,12 +331,13 @@ enum phase_result phase_batch_end(struct job *job)
                                      item->outcome, item->outcome_len};
     }
     job_expect(job);
-    job_asked(job, td_ledger_end(job->svc->redis, job->submission->campaign_id, ended, batch->some_count, plain_reply, job));
+    job_asked(job, td_ledger_end(job->svc->redis, job->submission->campaign_id, ended, batch->some_count,
+                                 plain_reply, job));
     return PHASE_NEXT;
 }
 
-/* A number that had its end before keeps the outcome it had: that one is published, or none. An answer other than DONE
- * means that Redis lost it just now; then ours is published. */
+/* A number that had its end before keeps the outcome it had: that one is published, or none. An answer other than
+ * DONE means that Redis lost it just now; then ours is published. */
 static void pending_reply(void *user, const struct td_begun *begun, size_t count, const struct td_err *err)
 {
     struct job *job = user;
@@ -359,7 +363,8 @@ enum phase_result phase_batch_pending(struct job *job)
     if (choose(batch, ENDING, false) == 0)
         return PHASE_NEXT;
     job_expect(job);
-    job_asked(job, td_ledger_begin(job->svc->redis, job->submission->campaign_id, batch->index, batch->some_count, pending_reply, job));
+    job_asked(job, td_ledger_begin(job->svc->redis, job->submission->campaign_id, batch->index, batch->some_count,
+                                   pending_reply, job));
     return PHASE_NEXT;
 }
 
@@ -387,8 +392,8 @@ enum phase_result phase_batch_published(struct job *job)
     if (choose(batch, WITH_OUTCOME, true) == 0)
         return PHASE_NEXT;
     job_expect(job);
-    job_asked(job, td_ledger_published(job->svc->redis, job->submission->campaign_id, batch->index, batch->some_count, plain_reply,
-                        job));
+    job_asked(job, td_ledger_published(job->svc->redis, job->submission->campaign_id, batch->index,
+                                       batch->some_count, plain_reply, job));
     return PHASE_NEXT;
 }
 
@@ -418,9 +423,9 @@ static bool outgoing_init(struct outgoing *out, const struct batch *batch)
 
     for (size_t i = 0; i < batch->some_count; i++)
         fields += batch->recipients[batch->some[i]]->n_fields;
-    *out = (struct outgoing){malloc(n * sizeof(*out->recipient)),     malloc(n * sizeof(*out->list)),
-                             malloc(fields * sizeof(*out->entry)),    malloc(fields * sizeof(*out->entries)),
-                             malloc(n * sizeof(*out->items)),         malloc(n * sizeof(*out->chunks))};
+    *out = (struct outgoing){malloc(n * sizeof(*out->recipient)),  malloc(n * sizeof(*out->list)),
+                             malloc(fields * sizeof(*out->entry)), malloc(fields * sizeof(*out->entries)),
+                             malloc(n * sizeof(*out->items)),      malloc(n * sizeof(*out->chunks))};
     return out->recipient && out->list && out->entry && out->entries && out->items && out->chunks;
 }
 
@@ -462,8 +467,8 @@ static void send_chunk(struct job *job, const struct split_chunk *split, ChunkRe
     chunk.recipients = recipients + split->first;
     td_mail_key(key, chunk.campaign_id, split->group);
     if (job_send_message(job, TD_T_RECIPIENTS, (int32_t)split->lane, key, &chunk.base) == TD_ETOOBIG) {
-        td_log(TD_ERROR, "chunk.too_large", "campaign=%s msg=\"a record of 800,000 bytes is larger than Kafka takes here\"",
-               chunk.campaign_id);
+        td_log(TD_ERROR, "chunk.too_large",
+               "campaign=%s msg=\"a record of 800,000 bytes is larger than Kafka takes here\"", chunk.campaign_id);
         job->failed = true;
     }
 }
@@ -514,6 +519,16 @@ enum phase_result phase_batch_count(struct job *job)
     return PHASE_NEXT;
 }
 
-phase_fn *const batch_phases[] = {phase_batch_fetch,   phase_batch_validate, phase_batch_suppress,  phase_batch_admit,
-                                  phase_batch_first,   phase_batch_claim,   phase_batch_end,      phase_batch_pending,   phase_batch_outcomes,
-                                  phase_batch_published, phase_batch_chunks, phase_batch_count,     NULL};
+phase_fn *const batch_phases[] = {phase_batch_fetch,
+                                  phase_batch_validate,
+                                  phase_batch_suppress,
+                                  phase_batch_admit,
+                                  phase_batch_first,
+                                  phase_batch_claim,
+                                  phase_batch_end,
+                                  phase_batch_pending,
+                                  phase_batch_outcomes,
+                                  phase_batch_published,
+                                  phase_batch_chunks,
+                                  phase_batch_count,
+                                  NULL};

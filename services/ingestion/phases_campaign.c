@@ -12,7 +12,8 @@
 #include "tandem/pb.h"
 #include "validate.h"
 
-#define YOUNG_LANE_MS 30000 /* so long after an assignment the last owner's records may still be on their way to us */
+#define YOUNG_LANE_MS                                                                                             \
+    30000 /* so long after an assignment the last owner's records may still be on their way to us */
 #define YOUNG_WAIT_MS 3000
 
 /* ---- the content as it stands ---- */
@@ -84,7 +85,8 @@ static enum phase_result phase_publish_content(struct job *job)
     if (!job->publish)
         return PHASE_NEXT;
     if (job_send_message(job, TD_T_CONTENTS, -1, job->submission->campaign_id, &job->content.base) == TD_ETOOBIG) {
-        refuse(job->refusals, "campaign.too_large", "campaign", "The campaign is larger than a Kafka record may be.");
+        refuse(job->refusals, "campaign.too_large", "campaign",
+               "The campaign is larger than a Kafka record may be.");
         return PHASE_REFUSED;
     }
     return PHASE_NEXT;
@@ -119,7 +121,8 @@ static void taken_reply(void *user, const struct td_reply *reply, const struct t
     job_came(job, err);
 }
 
-/* Has the campaign's content changed after recipients were taken? After a restart only the ledger knows of them. */
+/* Has the campaign's content changed after recipients were taken? After a restart only the ledger knows of them.
+ */
 static enum phase_result phase_campaign_known(struct job *job)
 {
     const struct known_campaign *known = campaigns_find(job->svc->campaigns, job->submission->campaign_id);
@@ -183,8 +186,13 @@ static enum phase_result phase_campaign_check(struct job *job)
     return PHASE_NEXT;
 }
 
-phase_fn *const campaign_phases[] = {phase_campaign_known,  phase_campaign_check, phase_parts_publish, phase_parts_note,
-                                     phase_publish_content, phase_note,           NULL};
+phase_fn *const campaign_phases[] = {phase_campaign_known,
+                                     phase_campaign_check,
+                                     phase_parts_publish,
+                                     phase_parts_note,
+                                     phase_publish_content,
+                                     phase_note,
+                                     NULL};
 
 /* ---- Seal ---- */
 
@@ -194,7 +202,8 @@ static struct known_campaign *fetched_campaign(struct job *job)
     struct known_campaign *known = job_campaign(job);
 
     if (known && !job->fetched) {
-        refuse(job->refusals, "campaign.unknown", "campaign_id", "The campaign was not there when this was looked at.");
+        refuse(job->refusals, "campaign.unknown", "campaign_id",
+               "The campaign was not there when this was looked at.");
         return NULL;
     }
     return known;
@@ -237,9 +246,9 @@ static enum phase_result phase_ledger_seal(struct job *job)
     return PHASE_NEXT;
 }
 
-phase_fn *const seal_phases[] = {phase_fetch, phase_seal_attachments, phase_verify_read, phase_verify_hash,
-                                 phase_verify_judge, phase_seal, phase_publish_content, phase_note,
-                                 phase_ledger_seal, NULL};
+phase_fn *const seal_phases[] = {
+    phase_fetch, phase_seal_attachments, phase_verify_read, phase_verify_hash, phase_verify_judge,
+    phase_seal,  phase_publish_content,  phase_note,        phase_ledger_seal, NULL};
 
 /* ---- Command ---- */
 
@@ -275,27 +284,10 @@ static enum phase_result phase_single_attachments(struct job *job)
     return job->refusals->total > 0 ? PHASE_REFUSED : PHASE_AGAIN;
 }
 
-phase_fn *const single_phases[] = {phase_campaign_known,
-                                   phase_campaign_check,
-                                   phase_parts_publish,
-                                   phase_parts_note,
-                                   phase_single_attachments,
-                                   phase_verify_read,
-                                   phase_verify_hash,
-                                   phase_verify_judge,
-                                   phase_publish_content,
-                                   phase_note,
-                                   phase_ledger_seal,
-                                   phase_batch_fetch,
-                                   phase_batch_validate,
-                                   phase_batch_suppress,
-                                   phase_batch_admit,
-                                   phase_batch_first,
-                                   phase_batch_claim,
-                                   phase_batch_end,
-                                   phase_batch_pending,
-                                   phase_batch_outcomes,
-                                   phase_batch_published,
-                                   phase_batch_chunks,
-                                   phase_batch_count,
-                                   NULL};
+phase_fn *const single_phases[] = {
+    phase_campaign_known,     phase_campaign_check, phase_parts_publish, phase_parts_note,
+    phase_single_attachments, phase_verify_read,    phase_verify_hash,   phase_verify_judge,
+    phase_publish_content,    phase_note,           phase_ledger_seal,   phase_batch_fetch,
+    phase_batch_validate,     phase_batch_suppress, phase_batch_admit,   phase_batch_first,
+    phase_batch_claim,        phase_batch_end,      phase_batch_pending, phase_batch_outcomes,
+    phase_batch_published,    phase_batch_chunks,   phase_batch_count,   NULL};

@@ -1,7 +1,7 @@
 /* refusals.h - why a submission, or parts of it, were refused, and the answer made of it. Pure.
  *
- * At most REFUSALS_MAX go into one answer; the last sentence then says how many more there were, so that a batch of
- * 500 bad addresses gets an answer of a known size. */
+ * At most REFUSALS_MAX go into one answer; the last sentence then says how many more there were, so that a batch
+ * of 500 bad addresses gets an answer of a known size. */
 #ifndef INGESTION_REFUSALS_H
 #define INGESTION_REFUSALS_H
 

@@ -1,6 +1,6 @@
 /* Lanes of mail.submissions: jobs begin in order, are answered in order and committed in order. Within a lane only
- * neighbouring recipient batches run at the same time; anything else waits until those before it are through, since it
- * changes what they are judged by. */
+ * neighbouring recipient batches run at the same time; anything else waits until those before it are through,
+ * since it changes what they are judged by. */
 #include "service.h"
 
 #include <stdio.h>
@@ -73,11 +73,13 @@ static void count_job(struct service *svc, const struct job *job)
                   1);
     snprintf(labels, sizeof(labels), "body=\"%s\"", job->body);
     td_metric_observe(td_metric(metrics, TD_HISTOGRAM, "tandem_ingestion_seconds",
-                                "From the beginning of the work on a submission to its acknowledged answer.", labels),
+                                "From the beginning of the work on a submission to its acknowledged answer.",
+                                labels),
                       (double)(td_mono_us() - job->begun_us) / 1e6);
     if (job->submission && !job->accepted)
-        td_log(TD_INFO, "submission.refused", "campaign=%s body=%s code=%s refusals=%zu", job->submission->campaign_id,
-               job->body, job->refusals->total ? job->refusals->item[0].code : "", job->refusals->total);
+        td_log(TD_INFO, "submission.refused", "campaign=%s body=%s code=%s refusals=%zu",
+               job->submission->campaign_id, job->body, job->refusals->total ? job->refusals->item[0].code : "",
+               job->refusals->total);
     else if (job->submission && strcmp(job->body, "recipient_batch") != 0)
         td_log(TD_INFO, "submission.accepted", "campaign=%s body=%s", job->submission->campaign_id, job->body);
 }
@@ -357,8 +359,8 @@ static int service_start(struct td_app *app, void **ret_state, struct td_err *re
         rc = td_kafka_out_new(app->loop, settings, app->metrics, &ingestion->out, reterr);
     }
     if (rc == TD_OK)
-        rc = td_kafka_table_new(app->loop, settings, app->metrics, TD_T_CONTENTS, TABLE_CACHE_BYTES, on_content, svc,
-                                &ingestion->contents, reterr);
+        rc = td_kafka_table_new(app->loop, settings, app->metrics, TD_T_CONTENTS, TABLE_CACHE_BYTES, on_content,
+                                svc, &ingestion->contents, reterr);
     if (rc == TD_OK)
         rc = td_kafka_in_new(app->loop, settings, app->metrics, "ingestion", topics, 1, &ops, svc, &ingestion->in,
                              reterr);
@@ -409,5 +411,6 @@ static bool service_ready(void *state, char *why, size_t size)
 }
 
 const struct td_service ingestion_service = {
-    "ingestion",   "checks what is submitted and hands recipients to rendering", service_start, service_stop,
+    "ingestion",   "checks what is submitted and hands recipients to rendering",
+    service_start, service_stop,
     service_ready, service_free};

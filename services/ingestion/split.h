@@ -22,8 +22,8 @@ struct split_chunk {
 };
 
 /**
- * Cut items, in rising order of index, into chunks. A recipient's lane depends on its number alone, so that the same
- * batch sent again, or cut another way, meets its earlier self in one lane.
+ * Cut items, in rising order of index, into chunks. A recipient's lane depends on its number alone, so that the
+ * same batch sent again, or cut another way, meets its earlier self in one lane.
  * @param lane_count  > 0
  * @param out         room for `count` chunks, the worst case
  * @return chunks written

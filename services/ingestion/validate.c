@@ -82,7 +82,8 @@ static bool check_fields(const Recipient *recipient, struct recipient_fault *ret
         bytes += name_len + value_len;
     }
     if (bytes > VALIDATE_RECIPIENT_MAX)
-        return fault(reterr, "recipient.too_large", "", "Name and fields of a recipient have at most 65,536 bytes.");
+        return fault(reterr, "recipient.too_large", "",
+                     "Name and fields of a recipient have at most 65,536 bytes.");
     return fields_unique(recipient, reterr);
 }
 
@@ -103,8 +104,8 @@ static bool check_needed(const Recipient *recipient, const struct needed_fields 
         if (has_field(recipient, needed->name[i]))
             continue;
         snprintf(field, sizeof(field), "fields[%s]", needed->name[i]);
-        snprintf(sentence, sizeof(sentence), "A template uses {{%s}} without a default and the recipient has none.",
-                 needed->name[i]);
+        snprintf(sentence, sizeof(sentence),
+                 "A template uses {{%s}} without a default and the recipient has none.", needed->name[i]);
         return fault(reterr, "field.missing", field, sentence);
     }
     return true;
@@ -133,8 +134,8 @@ void validate_chunk(const AttachmentChunk *chunk, const struct td_settings *sett
     if (chunk->sha256.len != 32)
         refuse(refusals, "attachment.sha256", "attachment_chunk.sha256", "A SHA-256 has 32 bytes.");
     if (chunk->part_count == 0 || chunk->part_count > most)
-        refuse(refusals, "attachment.part", "attachment_chunk.part_count", "An attachment has 1 to %" PRIu32 " parts.",
-               most);
+        refuse(refusals, "attachment.part", "attachment_chunk.part_count",
+               "An attachment has 1 to %" PRIu32 " parts.", most);
     else if (chunk->part >= chunk->part_count)
         refuse(refusals, "attachment.part", "attachment_chunk.part", "Parts are numbered 0 to part_count - 1.");
     else if (chunk->content.len == 0 || chunk->content.len > SPLIT_PART_BYTES ||
@@ -148,7 +149,8 @@ void validate_batch(const RecipientBatch *batch, struct refusals *refusals)
     if (batch->n_recipients == 0 || batch->n_recipients > SPLIT_RECIPIENTS)
         refuse(refusals, "batch.size", "recipient_batch.recipients", "A batch has 1 to %d recipients.",
                SPLIT_RECIPIENTS);
-    else if (batch->first_index > SPLIT_INDEX_MAX || batch->first_index + batch->n_recipients - 1 > SPLIT_INDEX_MAX)
+    else if (batch->first_index > SPLIT_INDEX_MAX ||
+             batch->first_index + batch->n_recipients - 1 > SPLIT_INDEX_MAX)
         refuse(refusals, "batch.range", "recipient_batch.first_index", "Recipients are numbered 0 to %u.",
                SPLIT_INDEX_MAX);
 }

@@ -26,7 +26,8 @@ static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVW
 static const char alnum[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
 /* RFC 5322 s.3.2.3 atext; RFC 2045 s.5.1 token is as wide but for / = ? ` { | }, which media types do not use. */
 static const char atext[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_`{|}~";
-static const char media[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$&-^_.+"; /* RFC 6838 */
+static const char media[] =
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$&-^_.+"; /* RFC 6838 */
 
 static bool only(const char *text, size_t len, const char *set)
 {
@@ -94,8 +95,8 @@ static int need_field(struct needed_fields *needed, const char *name)
 }
 
 /* refusals NULL: the template was accepted before and only its fields are wanted. */
-static int check_template(const char *text, const char *field, struct refusals *refusals, struct needed_fields *needed,
-                          bool *ret_unsubscribes)
+static int check_template(const char *text, const char *field, struct refusals *refusals,
+                          struct needed_fields *needed, bool *ret_unsubscribes)
 {
     struct template *tpl = NULL;
     struct template_error err;
@@ -123,7 +124,8 @@ static int check_template(const char *text, const char *field, struct refusals *
 static int check_templates(const Campaign *campaign, struct refusals *refusals, struct needed_fields *needed,
                            bool *ret_unsubscribes)
 {
-    int rc = check_template(campaign->subject_template, "campaign.subject_template", refusals, needed, ret_unsubscribes);
+    int rc = check_template(campaign->subject_template, "campaign.subject_template", refusals, needed,
+                            ret_unsubscribes);
 
     if (rc == TD_OK && *campaign->html_template)
         rc = check_template(campaign->html_template, "campaign.html_template", refusals, needed, ret_unsubscribes);
@@ -152,8 +154,8 @@ static int check_text(Campaign *campaign, struct refusals *refusals, struct need
 
     if (!*campaign->subject_template)
         refuse(refusals, "subject.missing", "campaign.subject_template", "A campaign needs a subject.");
-    else if (td_header_value_check(campaign->subject_template, strlen(campaign->subject_template), SUBJECT_MAX_BYTES,
-                                   &err) < 0)
+    else if (td_header_value_check(campaign->subject_template, strlen(campaign->subject_template),
+                                   SUBJECT_MAX_BYTES, &err) < 0)
         refuse(refusals, "header.value", "campaign.subject_template", "%s", err.text);
     if (!*campaign->html_template && !*campaign->text_template)
         refuse(refusals, "body.missing", "campaign.html_template", "A campaign needs an HTML or a text template.");
@@ -179,7 +181,8 @@ static void check_language(const char *language, struct refusals *refusals)
         at += n + 1;
     }
     if (!ok)
-        refuse(refusals, "language.syntax", "campaign.language", "A language is a BCP 47 tag such as sv or en-GB.");
+        refuse(refusals, "language.syntax", "campaign.language",
+               "A language is a BCP 47 tag such as sv or en-GB.");
 }
 
 static void check_headers(const Campaign *campaign, struct refusals *refusals)
@@ -235,8 +238,9 @@ static int check_unsubscribe(Unsubscribe *unsubscribe, struct td_arena *arena, s
     if (unsubscribe->one_click && !*unsubscribe->https_url)
         refuse(refusals, "unsubscribe.one_click", "campaign.unsubscribe.one_click",
                "One click needs an https_url (RFC 8058).");
-    return *unsubscribe->mailto ? check_address(&unsubscribe->mailto, "campaign.unsubscribe.mailto", arena, refusals)
-                                : TD_OK;
+    return *unsubscribe->mailto
+               ? check_address(&unsubscribe->mailto, "campaign.unsubscribe.mailto", arena, refusals)
+               : TD_OK;
 }
 
 static bool media_type_fine(const char *type)
@@ -257,7 +261,8 @@ static void check_attachment_names(const Campaign *campaign, size_t i, const cha
     struct td_err err;
 
     if (!*attachment->filename || strpbrk(attachment->filename, "/\\") || attachment->filename[0] == '.')
-        refuse(refusals, "attachment.name", path, "A file name is not empty, has no / or \\ and does not begin with a dot.");
+        refuse(refusals, "attachment.name", path,
+               "A file name is not empty, has no / or \\ and does not begin with a dot.");
     else if (td_header_value_check(attachment->filename, strlen(attachment->filename), NAME_MAX_BYTES, &err) < 0)
         refuse(refusals, "attachment.name", path, "%s", err.text);
     if (!media_type_fine(attachment->content_type))
@@ -266,7 +271,8 @@ static void check_attachment_names(const Campaign *campaign, size_t i, const cha
     if (id_len == 0)
         return;
     if (id_len > CONTENT_ID_MAX_BYTES ||
-        !only(attachment->content_id, id_len, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.@+"))
+        !only(attachment->content_id, id_len,
+              "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.@+"))
         refuse(refusals, "attachment.content_id", path, "A content id has 1 to %d of A-Z a-z 0-9 - _ . @ +.",
                CONTENT_ID_MAX_BYTES);
     for (size_t k = 0; k < i; k++)
@@ -292,8 +298,8 @@ static void check_attachment_bytes(Attachment *attachment, const ProtobufCBinary
         refuse(refusals, "attachment.size", path, "size_bytes is not the size of the content.");
 }
 
-static void check_attachments(Campaign *campaign, const ProtobufCBinaryData *content, const struct td_settings *settings,
-                              struct refusals *refusals)
+static void check_attachments(Campaign *campaign, const ProtobufCBinaryData *content,
+                              const struct td_settings *settings, struct refusals *refusals)
 {
     uint64_t most = (uint64_t)settings->ingestion_max_attachment_bytes, total = 0;
     char path[64];
@@ -308,7 +314,8 @@ static void check_attachments(Campaign *campaign, const ProtobufCBinaryData *con
         check_attachment_names(campaign, i, path, refusals);
         check_attachment_bytes(campaign->attachments[i], &content[i], path, refusals);
         /* Each on its own first: sizes are 64-bit numbers from outside, and their sum must not wrap. */
-        total = campaign->attachments[i]->size_bytes > most ? most + 1 : total + campaign->attachments[i]->size_bytes;
+        total =
+            campaign->attachments[i]->size_bytes > most ? most + 1 : total + campaign->attachments[i]->size_bytes;
         if (total > most)
             break;
     }
@@ -336,7 +343,8 @@ void validate_route(char *const *route, size_t count, const Campaign *campaign, 
     uint64_t bytes = least_message_bytes(campaign);
 
     if (count == 0 || count > TD_RELAYS_MAX) {
-        refuse(refusals, "route.empty", field, "No relay of the route can be used: 1 to %d are needed.", TD_RELAYS_MAX);
+        refuse(refusals, "route.empty", field, "No relay of the route can be used: 1 to %d are needed.",
+               TD_RELAYS_MAX);
         return;
     }
     for (size_t i = 0; i < count; i++) {
@@ -389,15 +397,18 @@ static void check_times(const Campaign *campaign, int64_t now_ms, struct refusal
     int64_t last = now_ms + VALIDATE_DEADLINE_MAX_MS;
 
     if (campaign->not_before_unix_ms < 0 || campaign->not_before_unix_ms > last)
-        refuse(refusals, "not_before.range", "campaign.not_before_unix_ms", "Not before 1970 nor after 30 days from now.");
+        refuse(refusals, "not_before.range", "campaign.not_before_unix_ms",
+               "Not before 1970 nor after 30 days from now.");
     else if (campaign->deadline_unix_ms <= now_ms || campaign->deadline_unix_ms > last)
-        refuse(refusals, "deadline.range", "campaign.deadline_unix_ms", "The deadline is within 30 days from now.");
+        refuse(refusals, "deadline.range", "campaign.deadline_unix_ms",
+               "The deadline is within 30 days from now.");
     else if (campaign->deadline_unix_ms <= campaign->not_before_unix_ms)
         refuse(refusals, "deadline.range", "campaign.deadline_unix_ms", "The deadline comes after not_before.");
 }
 
 int validate_campaign(Campaign *campaign, const ProtobufCBinaryData *content, const struct td_settings *settings,
-                      int64_t now_ms, struct td_arena *arena, struct refusals *refusals, struct needed_fields *needed)
+                      int64_t now_ms, struct td_arena *arena, struct refusals *refusals,
+                      struct needed_fields *needed)
 {
     struct needed_fields found = {NULL, 0};
     size_t before = refusals->total;

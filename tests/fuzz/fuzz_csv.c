@@ -1,5 +1,6 @@
-/* Any bytes as a recipients file: rows whose fields are UTF-8 and within the limits, or a failure with its place. The
- * pieces in which the bytes arrive change nothing: the same file is read twice, in pieces of different sizes. */
+/* Any bytes as a recipients file: rows whose fields are UTF-8 and within the limits, or a failure with its place.
+ * The pieces in which the bytes arrive change nothing: the same file is read twice, in pieces of different sizes.
+ */
 #include <string.h>
 #include <sys/types.h>
 

@@ -1,6 +1,6 @@
-/* Any bytes as a record of mail.submissions, judged as ingestion does: what is taken holds no line end where a header or
- * an SMTP command will be made of it, the answer to what is refused can be read again, and nothing reads or writes
- * past its memory. */
+/* Any bytes as a record of mail.submissions, judged as ingestion does: what is taken holds no line end where a
+ * header or an SMTP command will be made of it, the answer to what is refused can be read again, and nothing reads
+ * or writes past its memory. */
 #include <string.h>
 
 #include "campaigns.h"
@@ -21,7 +21,8 @@ static struct td_settings make_settings(void)
 
     settings.route = (struct td_strings){route, 2};
     settings.allowed_countries = (struct td_strings){countries, 2};
-    settings.relays[0] = (struct td_relay_settings){.name = (char *)"primary", .country = (char *)"SE", .max_message_bytes = 1 << 20};
+    settings.relays[0] = (struct td_relay_settings){
+        .name = (char *)"primary", .country = (char *)"SE", .max_message_bytes = 1 << 20};
     settings.relays[1] = (struct td_relay_settings){.name = (char *)"backup", .country = (char *)"DE"};
     settings.relay_count = 2;
     settings.ingestion_deadline_ms = 86400000;
@@ -58,7 +59,8 @@ static void check_campaign(const Submission *submission, Campaign *campaign, con
     uint8_t sha256[32];
 
     if (!content || content_sha256(campaign, sha256) < 0 || content_defaults(campaign, settings, NOW, arena) < 0 ||
-        validate_campaign(campaign, content, settings, NOW, arena, refusals, needed) < 0 || refusals->total > before)
+        validate_campaign(campaign, content, settings, NOW, arena, refusals, needed) < 0 ||
+        refusals->total > before)
         return;
     one_line(campaign->subject_template);
     one_line(campaign->from->name);
@@ -70,7 +72,8 @@ static void check_campaign(const Submission *submission, Campaign *campaign, con
         one_line(campaign->headers[i]->value);
     }
     for (size_t i = 0; i < campaign->n_attachments; i++)
-        PROMISE(!strpbrk(campaign->attachments[i]->filename, "/\\\r\n") && campaign->attachments[i]->sha256.len == 32);
+        PROMISE(!strpbrk(campaign->attachments[i]->filename, "/\\\r\n") &&
+                campaign->attachments[i]->sha256.len == 32);
     PROMISE(campaign->n_route > 0 && (*campaign->html_template || *campaign->text_template));
     if (content_new(&made, submission, campaign, sha256, settings, NOW, arena) < 0)
         return;
@@ -88,7 +91,8 @@ static void check_batch(const RecipientBatch *batch, struct refusals *refusals)
     validate_batch(batch, refusals);
     if (refusals->total > before)
         return;
-    PROMISE(batch->n_recipients <= SPLIT_RECIPIENTS && batch->first_index + batch->n_recipients <= SPLIT_INDEX_MAX + 1u);
+    PROMISE(batch->n_recipients <= SPLIT_RECIPIENTS &&
+            batch->first_index + batch->n_recipients <= SPLIT_INDEX_MAX + 1u);
     for (size_t i = 0; i < batch->n_recipients; i++)
         check_recipient(batch->recipients[i], &none);
 }

@@ -81,9 +81,12 @@ static void each_broken_promise_is_counted(void **unused)
 static void hostile_ledger_lines_are_refused_or_passed_over(void **unused)
 {
     static const char *const bad[] = {"x", "\t\t\t\t\t\t", "1\t2\t3\t4\t5\t6", "1\t2\t3\t4\t5\t6\t250\t8"};
-    static const char *const passed[] = {
-        "1\t2\t3\tc1.\t5\t6\t250",           "1\t2\t3\tc1.1\t5\t6\t250",   "1\t2\t3\tc1.99999999999999999999@d\t5\t6\t250",
-        "1\t2\t3\tc1.16777216@d\t5\t6\t250", "1\t2\t3\tc1.-1@d\t5\t6\t250", "1\t2\t3\t<\t5\t6\t250"};
+    static const char *const passed[] = {"1\t2\t3\tc1.\t5\t6\t250",
+                                         "1\t2\t3\tc1.1\t5\t6\t250",
+                                         "1\t2\t3\tc1.99999999999999999999@d\t5\t6\t250",
+                                         "1\t2\t3\tc1.16777216@d\t5\t6\t250",
+                                         "1\t2\t3\tc1.-1@d\t5\t6\t250",
+                                         "1\t2\t3\t<\t5\t6\t250"};
     struct audit *audit = audit_new();
 
     (void)unused;

@@ -99,12 +99,21 @@ static void commands_change_what_they_name_until_cancelled(void **unused)
         char **route;
         bool changes;
         const char *code;
-    } row[] = {{1, 0, NULL, true, NULL},      {1, 0, NULL, false, NULL}, {2, 0, NULL, true, NULL},
-               {4, 50, NULL, true, NULL},     {4, 50, NULL, false, NULL}, {5, 0, other, true, NULL},
-               {5, 0, other, false, NULL},    {5, 0, nobody, false, "route.unknown"},
-               {5, 0, NULL, false, "route.empty"}, {0, 0, NULL, false, "command.kind"},
-               {77, 0, NULL, false, "command.kind"}, {3, 0, NULL, true, NULL}, {3, 0, NULL, false, NULL},
-               {2, 0, NULL, false, "campaign.cancelled"}, {1, 0, NULL, false, "campaign.cancelled"}};
+    } row[] = {{1, 0, NULL, true, NULL},
+               {1, 0, NULL, false, NULL},
+               {2, 0, NULL, true, NULL},
+               {4, 50, NULL, true, NULL},
+               {4, 50, NULL, false, NULL},
+               {5, 0, other, true, NULL},
+               {5, 0, other, false, NULL},
+               {5, 0, nobody, false, "route.unknown"},
+               {5, 0, NULL, false, "route.empty"},
+               {0, 0, NULL, false, "command.kind"},
+               {77, 0, NULL, false, "command.kind"},
+               {3, 0, NULL, true, NULL},
+               {3, 0, NULL, false, NULL},
+               {2, 0, NULL, false, "campaign.cancelled"},
+               {1, 0, NULL, false, "campaign.cancelled"}};
     struct td_settings settings = make_settings();
     struct td_arena *arena = td_arena_new(1 << 20);
     CampaignContent content;
@@ -174,7 +183,8 @@ static void an_older_revision_changes_nothing(void **unused)
     td_arena_free(arena);
 }
 
-static int note_part(struct campaigns *campaigns, uint8_t *sha256, uint32_t part, uint32_t count, const char *bytes)
+static int note_part(struct campaigns *campaigns, uint8_t *sha256, uint32_t part, uint32_t count,
+                     const char *bytes)
 {
     ContentPart message = TANDEM__INTERNAL__V1__CONTENT_PART__INIT;
 
@@ -210,7 +220,8 @@ static void verified_parts_lose_trust_when_others_are_written(void **unused)
     assert_int_equal(parts->seen, 1);
     assert_int_equal(note_part(campaigns, sha256, 3, 3, "c"), TD_ESYNTAX);
     assert_int_equal(note_part(campaigns, sha256, 0, 0, "c"), TD_ESYNTAX);
-    assert_int_equal(note_part(campaigns, sha256, 0, UINT32_MAX, "c"), TD_OK); /* passed over: nothing is allocated */
+    assert_int_equal(note_part(campaigns, sha256, 0, UINT32_MAX, "c"),
+                     TD_OK); /* passed over: nothing is allocated */
     split_part_key(key, sha256, 0);
     assert_int_equal(campaigns_note(campaigns, key, strlen(key), NULL, 0), TD_OK);
     assert_null(campaigns_parts(campaigns, sha256));

@@ -73,7 +73,9 @@ static void fields_rows_and_quotes(void **unused)
         {"email,name\na@b.se,Anna\n", "email|name\na@b.se|Anna\n"},
         {"email,name\r\na@b.se,Anna\r\n", "email|name\na@b.se|Anna\n"},
         {"email,name\na@b.se,Anna", "email|name\na@b.se|Anna\n"},
-        {"\xEF\xBB\xBF" "email,name\na,b\n", "email|name\na|b\n"},
+        {"\xEF\xBB\xBF"
+         "email,name\na,b\n",
+         "email|name\na|b\n"},
         {"a,b\n\"x,y\",\"say \"\"hi\"\"\"\n", "a|b\nx,y|say \"hi\"\n"},
         {"a,b\n\"two\nlines\",z\n", "a|b\ntwo\nlines|z\n"},
         {"a,b\n\"two\r\nlines\",z\n", "a|b\ntwo\r\nlines|z\n"},
@@ -165,9 +167,12 @@ static void lines_are_counted_over_quoted_line_ends(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fields_rows_and_quotes),   cmocka_unit_test(separator_is_what_the_header_has_most_of),
-        cmocka_unit_test(faults_say_where),         cmocka_unit_test(nul_is_refused),
-        cmocka_unit_test(endless_rows_stop_at_the_limit), cmocka_unit_test(lines_are_counted_over_quoted_line_ends),
+        cmocka_unit_test(fields_rows_and_quotes),
+        cmocka_unit_test(separator_is_what_the_header_has_most_of),
+        cmocka_unit_test(faults_say_where),
+        cmocka_unit_test(nul_is_refused),
+        cmocka_unit_test(endless_rows_stop_at_the_limit),
+        cmocka_unit_test(lines_are_counted_over_quoted_line_ends),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

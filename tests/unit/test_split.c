@@ -102,8 +102,10 @@ static void parts_are_full_but_the_last(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_500_numbers_share_a_lane),  cmocka_unit_test(lane_does_not_depend_on_how_batches_are_cut),
-        cmocka_unit_test(chunks_keep_below_the_byte_limit), cmocka_unit_test(holes_in_the_numbers_are_fine),
+        cmocka_unit_test(every_500_numbers_share_a_lane),
+        cmocka_unit_test(lane_does_not_depend_on_how_batches_are_cut),
+        cmocka_unit_test(chunks_keep_below_the_byte_limit),
+        cmocka_unit_test(holes_in_the_numbers_are_fine),
         cmocka_unit_test(parts_are_full_but_the_last),
     };
 

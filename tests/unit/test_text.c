@@ -22,7 +22,8 @@ static void mailboxes(void **unused)
         {"\"Ek, \\\"Anna\\\" <x>\" <a@b.se>", "Ek, \"Anna\" <x>", "a@b.se"},
         {"Föreningen Norrsken <n@n.example.com>", "Föreningen Norrsken", "n@n.example.com"},
     };
-    static const char *const bad[] = {"", " ", "a@b.se c@d.se", "Anna <a@b.se", "Anna <a@b.se> x", "\"Anna <a@b.se>", "<>"};
+    static const char *const bad[] = {
+        "", " ", "a@b.se c@d.se", "Anna <a@b.se", "Anna <a@b.se> x", "\"Anna <a@b.se>", "<>"};
     char name[TEXT_NAME_MAX], address[64];
 
     (void)unused;
@@ -33,8 +34,8 @@ static void mailboxes(void **unused)
     }
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         assert_false(text_mailbox(bad[i], name, address, sizeof(address)));
-    assert_false(text_mailbox("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@b.se", name, address,
-                              sizeof(address)));
+    assert_false(text_mailbox("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@b.se", name,
+                              address, sizeof(address)));
 }
 
 static void durations(void **unused)

@@ -1,4 +1,5 @@
-/* Each row breaks one thing in a campaign or recipient that is fine, and the refusal must name it by code and field. */
+/* Each row breaks one thing in a campaign or recipient that is fine, and the refusal must name it by code and
+ * field. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -26,8 +27,10 @@ static struct td_settings make_settings(void)
 
     settings.route = (struct td_strings){route, 2};
     settings.allowed_countries = (struct td_strings){countries, 2};
-    settings.relays[0] = (struct td_relay_settings){.name = (char *)"primary", .country = (char *)"SE", .max_message_bytes = 1000000};
-    settings.relays[1] = (struct td_relay_settings){.name = (char *)"backup", .country = (char *)"DE", .max_message_bytes = 2000000};
+    settings.relays[0] = (struct td_relay_settings){
+        .name = (char *)"primary", .country = (char *)"SE", .max_message_bytes = 1000000};
+    settings.relays[1] = (struct td_relay_settings){
+        .name = (char *)"backup", .country = (char *)"DE", .max_message_bytes = 2000000};
     settings.relays[2] = (struct td_relay_settings){.name = (char *)"abroad", .country = (char *)"US"};
     settings.relay_count = 3;
     settings.ingestion_deadline_ms = 86400000;
@@ -104,8 +107,8 @@ static void judge(void)
     bench.content = content_detach(&bench.campaign, bench.arena);
     assert_non_null(bench.content);
     assert_int_equal(content_defaults(&bench.campaign, &bench.settings, NOW, bench.arena), TD_OK);
-    assert_int_equal(validate_campaign(&bench.campaign, bench.content, &bench.settings, NOW, bench.arena, &bench.refusals,
-                                       &bench.needed),
+    assert_int_equal(validate_campaign(&bench.campaign, bench.content, &bench.settings, NOW, bench.arena,
+                                       &bench.refusals, &bench.needed),
                      TD_OK);
 }
 
@@ -116,7 +119,8 @@ static void refused(const char *code, const char *field)
         if (strcmp(bench.refusals.item[i].code, code) == 0 && strcmp(bench.refusals.item[i].field, field) == 0)
             return;
     fail_msg("not refused as %s at %s but %zu others, the first %s at %s", code, field, bench.refusals.total,
-             bench.refusals.total ? bench.refusals.item[0].code : "-", bench.refusals.total ? bench.refusals.item[0].field : "-");
+             bench.refusals.total ? bench.refusals.item[0].code : "-",
+             bench.refusals.total ? bench.refusals.item[0].field : "-");
 }
 
 static void taken(void)
@@ -177,7 +181,8 @@ static void templates(void **unused)
 static void headers_and_tags(void **unused)
 {
     static const char *const languages[] = {"s", "sv_SE", "sv-", "-sv", "sv--SE", "sv-abcdefghi", "123", "sv\n"};
-    static const char *const lists[] = {"news", ".news.example", "news..example", "news.example.", "a b.c", "a.b\r\n"};
+    static const char *const lists[] = {"news",          ".news.example", "news..example",
+                                        "news.example.", "a b.c",         "a.b\r\n"};
 
     (void)unused;
     for (size_t i = 0; i < sizeof(languages) / sizeof(languages[0]); i++) {
@@ -208,8 +213,14 @@ static void headers_and_tags(void **unused)
 
 static void unsubscribe_addresses(void **unused)
 {
-    static const char *const bad[] = {"http://x.example/",  "https://",          "https:///x",           "https://x.example/ a",
-                                      "https://x.example/>", "https://x.example/\r\n", "https://x.example/{{email}}", "https://x.example/ö"};
+    static const char *const bad[] = {"http://x.example/",
+                                      "https://",
+                                      "https:///x",
+                                      "https://x.example/ a",
+                                      "https://x.example/>",
+                                      "https://x.example/\r\n",
+                                      "https://x.example/{{email}}",
+                                      "https://x.example/ö"};
 
     (void)unused;
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -304,7 +315,8 @@ static void the_deadline_counts_from_not_before(void **unused)
 static void attachments(void **unused)
 {
     static const char *const names[] = {"", "../x", "a/b", "a\\b", ".bashrc", "a\r\nb"};
-    static const char *const types[] = {"", "pdf", "/pdf", "application/", "multipart/mixed", "Message/rfc822", "text/plain; charset=x", "a/b/c"};
+    static const char *const types[] = {
+        "", "pdf", "/pdf", "application/", "multipart/mixed", "Message/rfc822", "text/plain; charset=x", "a/b/c"};
 
     (void)unused;
     attach(1);
@@ -424,15 +436,16 @@ static void envelopes(void **unused)
 {
     static const struct {
         const char *id, *key, *submission_id, *tenant, *code;
-    } row[] = {{"a-1", "a-1", "", "", NULL},
-               {"a-1", "", "s", "t", NULL},
-               {"A", "A", "", "", "campaign_id.syntax"},
-               {"a b", "", "", "", "campaign_id.syntax"},
-               {"a{b}", "", "", "", "campaign_id.syntax"},
-               {"a-1", "a-2", "", "", "submission.key"},
-               {"a-1", "a-1x", "", "", "submission.key"},
-               {"a-1", "", "x\ny", "", "submission.id"},
-               {"a-1", "", "", "12345678901234567890123456789012345678901234567890123456789012345", "submission.tenant"}};
+    } row[] = {
+        {"a-1", "a-1", "", "", NULL},
+        {"a-1", "", "s", "t", NULL},
+        {"A", "A", "", "", "campaign_id.syntax"},
+        {"a b", "", "", "", "campaign_id.syntax"},
+        {"a{b}", "", "", "", "campaign_id.syntax"},
+        {"a-1", "a-2", "", "", "submission.key"},
+        {"a-1", "a-1x", "", "", "submission.key"},
+        {"a-1", "", "x\ny", "", "submission.id"},
+        {"a-1", "", "", "12345678901234567890123456789012345678901234567890123456789012345", "submission.tenant"}};
 
     (void)unused;
     for (size_t i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
@@ -458,15 +471,28 @@ static void batches_and_parts_keep_their_limits(void **unused)
         uint32_t first;
         size_t count;
         const char *code;
-    } batches[] = {{0, 1, NULL}, {0, 500, NULL}, {0, 0, "batch.size"}, {0, 501, "batch.size"}, {SPLIT_INDEX_MAX, 1, NULL},
-                   {SPLIT_INDEX_MAX, 2, "batch.range"}, {UINT32_MAX, 500, "batch.range"}};
+    } batches[] = {{0, 1, NULL},
+                   {0, 500, NULL},
+                   {0, 0, "batch.size"},
+                   {0, 501, "batch.size"},
+                   {SPLIT_INDEX_MAX, 1, NULL},
+                   {SPLIT_INDEX_MAX, 2, "batch.range"},
+                   {UINT32_MAX, 500, "batch.range"}};
     static const struct {
         uint32_t part, count;
         size_t bytes;
         const char *code;
-    } parts[] = {{0, 1, 1, NULL},        {0, 1, 900000, NULL},   {0, 1, 900001, "attachment.part"}, {0, 1, 0, "attachment.part"},
-                 {0, 2, 900000, NULL},   {0, 2, 899999, "attachment.part"}, {1, 2, 1, NULL}, {2, 2, 1, "attachment.part"},
-                 {0, 0, 1, "attachment.part"}, {0, 13, 900000, "attachment.part"}, {UINT32_MAX, UINT32_MAX, 1, "attachment.part"}};
+    } parts[] = {{0, 1, 1, NULL},
+                 {0, 1, 900000, NULL},
+                 {0, 1, 900001, "attachment.part"},
+                 {0, 1, 0, "attachment.part"},
+                 {0, 2, 900000, NULL},
+                 {0, 2, 899999, "attachment.part"},
+                 {1, 2, 1, NULL},
+                 {2, 2, 1, "attachment.part"},
+                 {0, 0, 1, "attachment.part"},
+                 {0, 13, 900000, "attachment.part"},
+                 {UINT32_MAX, UINT32_MAX, 1, "attachment.part"}};
     static uint8_t bytes[900001];
     struct td_settings settings = make_settings();
 
@@ -509,7 +535,8 @@ static void an_answer_names_twenty_and_counts_the_rest(void **unused)
     for (int i = 0; i < 25; i++)
         refuse(&refusals, "address.syntax", "f", "number %d", i);
     packed = refusals_answer(&refusals, &answer, &len);
-    assert_int_equal(td_pb_read(&tandem__mail__v1__outcome__descriptor, packed, len, arena, &message, NULL), TD_OK);
+    assert_int_equal(td_pb_read(&tandem__mail__v1__outcome__descriptor, packed, len, arena, &message, NULL),
+                     TD_OK);
     outcome = (const Outcome *)message;
     assert_string_equal(outcome->campaign_id, "c1");
     assert_true(outcome->answer->accepted);

@@ -55,12 +55,18 @@ static void part_reached(struct td_kafka_follow *follow, int32_t partition, int6
 
 static void take(struct td_kafka_follow *follow, const rd_kafka_message_t *message)
 {
-    struct td_record rec = {{follow->id, message->partition}, message->offset, 0, message->key, message->key_len,
-                            message->payload, message->len};
+    struct td_record rec = {{follow->id, message->partition},
+                            message->offset,
+                            0,
+                            message->key,
+                            message->key_len,
+                            message->payload,
+                            message->len};
     rd_kafka_timestamp_type_t type;
 
     if (message->err == RD_KAFKA_RESP_ERR__PARTITION_EOF) {
-        /* The last records may be gone (compacted, or a transaction's marks): the end is told, not only counted to. */
+        /* The last records may be gone (compacted, or a transaction's marks): the end is told, not only counted
+         * to. */
         part_reached(follow, message->partition, message->offset);
         return;
     }
@@ -122,8 +128,8 @@ static int start_partitions(struct td_kafka_follow *follow, bool from_end, int t
     for (int32_t p = 0; p < follow->count; p++) {
         int64_t low, high;
         /* Asked now and not left to "end": that would be looked up some time after we returned. */
-        rd_kafka_resp_err_t err =
-            rd_kafka_query_watermark_offsets(follow->rk, rd_kafka_topic_name(follow->topic), p, &low, &high, timeout_ms);
+        rd_kafka_resp_err_t err = rd_kafka_query_watermark_offsets(follow->rk, rd_kafka_topic_name(follow->topic),
+                                                                   p, &low, &high, timeout_ms);
 
         if (err)
             return kafka_fail(reterr, err, "ends of a topic");
