@@ -195,6 +195,18 @@ def kafka_restarted(stack):
     return truth(stack, campaign).check(6000)
 
 
+@case()
+def kafka_away_longer_than_a_session(stack):
+    """The broker is down for longer than the members' session: all are thrown out, join again and go on."""
+    campaign = submit(stack, 6000)
+    wait_part(stack, campaign, 1000)
+    stack.kafka("stop")
+    time.sleep(8)
+    stack.kafka("start")
+    wait_done(stack, campaign, 6000)
+    return truth(stack, campaign).check(6000)
+
+
 @case(primary=("--bounce-share", "10"), settings={})
 def bounces_come_back(stack):
     """A tenth of the mails bounce by DSN over LMTP: each is tied to its mail, counted per relay, its address suppressed."""
