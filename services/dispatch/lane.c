@@ -15,6 +15,7 @@ struct lane_set {
     void (*lost)(void *user, struct lane *lane);
     void *user;
     struct lane *lanes;
+    uint64_t away_since_ms; /* Redis; 0: it is there */
     char owner[64 + 41]; /* instance and run: a restarted process is someone else */
 };
 
@@ -64,6 +65,11 @@ struct lane *lane_first(const struct lane_set *set)
     return set->lanes;
 }
 
+static void lane_name(char name[LANE_NAME_MAX], struct td_lane id)
+{
+    snprintf(name, LANE_NAME_MAX, "%s-%d", td_topics[id.topic].name, (int)id.partition);
+}
+
 struct lane *lane_add(struct lane_set *set, struct td_lane id)
 {
     struct lane *lane = calloc(1, sizeof(*lane));
@@ -77,7 +83,7 @@ struct lane *lane_add(struct lane_set *set, struct td_lane id)
     lane->id = id;
     lane->committed = -1;
     lane->asked_at_ms = td_mono_ms();
-    snprintf(lane->name, sizeof(lane->name), "%s-%d", td_topics[id.topic].name, (int)id.partition);
+    lane_name(lane->name, id);
     lane->next = set->lanes;
     set->lanes = lane;
     return lane;
@@ -112,15 +118,23 @@ static void on_lease(void *user, const struct td_reply *reply, const struct td_e
     struct lane *lane = lane_find(ask->set, ask->id);
     uint64_t asked_at_ms = ask->asked_at_ms;
     struct lane_set *set = ask->set;
+    char name[LANE_NAME_MAX];
     long long answer;
 
+    lane_name(name, ask->id);
     free(ask);
-    if (!lane || lane->revoked)
+    answer = err ? 0 : td_reply_int(td_reply_at(reply, 0));
+    if (!lane || (lane->revoked && !lane->owned)) {
+        /* It went away before it was ours: its next owner must not wait for a lease that nobody uses. */
+        if (answer > 0)
+            td_lane_release(set->redis, name, set->owner, td_reply_int(td_reply_at(reply, 1)) == 1, NULL, NULL);
+        return;
+    }
+    if (lane->revoked)
         return;
     lane->asking = false;
     if (err) /* away: what is owned stays owned, what is not waits */
         return;
-    answer = td_reply_int(td_reply_at(reply, 0));
     if (answer > 0) {
         lane->fresh_at_ms = asked_at_ms;
         lane->ask_again_ms = asked_at_ms + (uint64_t)set->settings->dispatch_lane_lease_ms / 3;
@@ -131,6 +145,7 @@ static void on_lease(void *user, const struct td_reply *reply, const struct td_e
     }
     if (lane->owned && !lane->fenced) {
         lane->fenced = true;
+        lane->fenced_at_ms = td_mono_ms();
         td_log(TD_WARN, "lane.fenced", "lane=%s msg=\"another dispatcher holds the lease; starting nothing more\"", lane->name);
         set->lost(set->user, lane);
         return;
@@ -162,13 +177,34 @@ bool lane_may_start(const struct lane_set *set, const struct lane *lane, uint64_
     return !td_redis_up(set->redis) || now_ms - lane->fresh_at_ms < (uint64_t)set->settings->dispatch_lane_lease_ms;
 }
 
+bool lane_set_stuck(const struct lane_set *set, uint64_t now_ms)
+{
+    uint64_t patience_ms = (uint64_t)(set->settings->dispatch_lane_lease_ms + set->settings->kafka_session_timeout_ms);
+
+    for (const struct lane *lane = set->lanes; lane; lane = lane->next)
+        if (lane->fenced && now_ms - lane->fenced_at_ms > patience_ms)
+            return true;
+    return false;
+}
+
+/* Away for too long for this lane? Only the time that both have lasted counts. */
+static bool waited(const struct lane_set *set, const struct lane *lane, uint64_t now_ms)
+{
+    uint64_t since_ms = lane->asked_at_ms > set->away_since_ms ? lane->asked_at_ms : set->away_since_ms;
+
+    return set->away_since_ms && now_ms - since_ms >= (uint64_t)set->settings->dispatch_redis_wait_ms;
+}
+
 void lane_set_tick(struct lane_set *set, uint64_t now_ms)
 {
+    if (td_redis_up(set->redis))
+        set->away_since_ms = 0;
+    else if (set->away_since_ms == 0)
+        set->away_since_ms = now_ms;
     for (struct lane *lane = set->lanes; lane; lane = lane->next) {
         if (lane->revoked || lane->fenced)
             continue;
-        if (!lane->owned && !td_redis_up(set->redis) &&
-            now_ms - lane->asked_at_ms >= (uint64_t)set->settings->dispatch_redis_wait_ms) {
+        if (!lane->owned && waited(set, lane, now_ms)) {
             td_log(TD_WARN, "lane.no_lease", "lane=%s msg=\"Redis is away for too long; going on without a lease\"", lane->name);
             own(set, lane);
         }

@@ -16,11 +16,13 @@
 
 enum { LANE_SPAN = 1 << 20 }; /* records between the oldest unfinished and the newest; 128 KiB of bits a lane */
 
+#define LANE_NAME_MAX 48
+
 struct mail;
 
 struct lane {
     struct td_lane id;
-    char name[48]; /* "mail.outbound-3", the lease's name */
+    char name[LANE_NAME_MAX]; /* "mail.outbound-3", the lease's name */
     struct td_watermark *wm;
     bool owned;            /* mails may start */
     bool clean;            /* taken over with nothing in doubt: whatever is read from it nobody can have begun */
@@ -30,6 +32,7 @@ struct lane {
     bool revoked;          /* taken away: nothing new starts, mails are dropped as they come free */
     bool paused;           /* delivery is paused: a delayed head, or the watermark is far behind */
     int64_t owned_at_ms;   /* wall clock: the owner before cannot have touched what was written later */
+    uint64_t fenced_at_ms;
     uint64_t asked_at_ms, ask_again_ms, fresh_at_ms; /* monotonic; fresh_at: when the lease last began to run */
     int64_t committed;     /* last offset handed to Kafka */
     struct mail *mails;    /* all of it, newest first */
@@ -53,6 +56,8 @@ void lane_set_clear(struct lane_set *set);
 /** May something new start? Not under a lease that has run out: the process may have slept while another took over. While
  * Redis is away nobody can take a lease, so what is owned stays owned. */
 bool lane_may_start(const struct lane_set *set, const struct lane *lane, uint64_t now_ms);
+/** A lane was fenced long ago and the group still gives it to us: what was dropped then must be read again, by a new process. */
+bool lane_set_stuck(const struct lane_set *set, uint64_t now_ms);
 /** Ask for and renew leases: call every 100 ms or so. */
 void lane_set_tick(struct lane_set *set, uint64_t now_ms);
 

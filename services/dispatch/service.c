@@ -188,6 +188,8 @@ static void on_tick(uv_timer_t *timer)
     struct dispatch *d = timer->data;
 
     lane_set_tick(d->lanes, td_mono_ms());
+    if (!d->draining && lane_set_stuck(d->lanes, td_mono_ms()))
+        td_app_fail(d->app, &(struct td_err){TD_EFATAL, "a lane's lease was lost while the group left us the lane"});
     flow_tick(d);
 }
 
