@@ -83,8 +83,8 @@ struct recipient {
     uint16_t attempts;      /* reached a relay */
     /* The view in Redis. */
     bool tried, done;
-    const void *pending;
-    size_t pending_len;
+    const void *pending, *ended; /* ended: what the ledger took as its end, kept when pending is gone */
+    size_t pending_len, ended_len;
     const char *ended_by;
     /* What is on mail.outcomes. */
     const void *outcome;
@@ -92,17 +92,18 @@ struct recipient {
     Tandem__Mail__V1__RecipientResult result;
     int8_t relay; /* of the outcome */
     const char *reason;
-    uint8_t loose; /* enum loose: ledger was away when it mattered */
+    bool loose; /* ended without the ledger */
+    uint32_t loose_by[2];
     uint32_t publisher; /* process and life */
     bool publishers; /* more than one */
     bool in_doubt; /* an attempt ended unconfirmed, or its process died with it */
     uint8_t unconfirmed; /* attempts whose reply was lost */
     uint8_t killed; /* hand-overs whose process died */
     bool unledgered;
+    bool sender_died; /* one that sent or ended it without the ledger */
 };
 
-enum refusal { REFUSAL_NONE, REFUSAL_HARD, REFUSAL_SOFT_FIRST, REFUSAL_MESSAGE };
-enum loose { LOOSE_NO, LOOSE_SENT = 1, LOOSE_ENDED = 2 };
+enum refusal { REFUSAL_NONE, REFUSAL_HARD, REFUSAL_SOFT_FIRST, REFUSAL_MESSAGE, REFUSAL_FICKLE };
 
 struct campaign_world {
     char id[16];
@@ -152,8 +153,9 @@ struct world {
     char why[400];
     /* For the bound on what may be in doubt. */
     uint64_t may_doubt, unconfirmed, lost_replies;
-    uint64_t kills, stops, weakened;
-    uint32_t open; /* recipients without an outcome */
+    uint64_t kills, stops, weakened, weakened_repeats, weakened_alive;
+    uint32_t open;    /* recipients without an outcome */
+    uint32_t to_come; /* records not yet on their topic */
     uint32_t garbage, dead_letters;
     bool emptied;
 };
@@ -276,6 +278,6 @@ struct campaign_world *sim_campaign(const char *id, size_t len);
 void sim_check_outcome(struct proc *by, const void *key, size_t key_len, const void *value, size_t len);
 void sim_check_commit(struct td_lane lane, int64_t from, int64_t to);
 void sim_check_end(void);
-void sim_check_quiet(void);
+void sim_check_died(const struct proc *proc);
 
 #endif /* SIM_H */

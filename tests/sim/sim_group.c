@@ -103,6 +103,7 @@ static void complete(void)
     sim_trace("group generation %llu: %zu members", (unsigned long long)group.generation, count);
     for (size_t i = 0; i < count; i++) {
         group.member[members[i]].generation = group.generation;
+        group.member[members[i]].joined = false;
         group.member[members[i]].deadline = sim.now + SESSION_MS * MS;
         give(members[i]);
     }
@@ -338,6 +339,8 @@ static void on_commit(void *arg, uint64_t index)
 
         if (request->offset[i] < 0)
             continue;
+        sim_trace("  kafka commit %s-%d@%lld (from %s)", td_topics[sim_lane_at(i).topic].name, (int)sim_lane_at(i).partition,
+                  (long long)request->offset[i], proc->name);
         sim_check_commit(sim_lane_at(i), p->committed < 0 ? 0 : p->committed, request->offset[i]);
         p->committed = request->offset[i];
     }
@@ -398,7 +401,7 @@ static void heartbeat(struct td_kafka_in *in)
             begin_revoke(in, true);
         else if (in->state == IN_ASSIGNED && group.rebalancing)
             begin_revoke(in, false);
-        else if (in->state == IN_JOINING && (!m->known || (!m->joined && (group.rebalancing || sim.now - in->since > SEC))))
+        else if (in->state == IN_JOINING && (!m->known || (!m->joined && (group.rebalancing || sim.now - in->since > 2 * SEC))))
             join(in);
         else if (in->state == IN_ASKING && (!m->known || group.rebalancing || group.generation != in->generation))
             join(in);
@@ -434,6 +437,8 @@ static void drain(struct td_kafka_in *in)
 
             lane->position++;
             count++;
+            sim_trace("  record %s-%d@%lld %.*s", td_topics[rec.lane.topic].name, (int)rec.lane.partition, (long long)rec.offset,
+                      (int)rec.key_len, (const char *)rec.key);
             in->ops.on_record(in->user, &rec);
         }
         left = left > count ? left - count : 0;

@@ -131,6 +131,7 @@ void sim_proc_doubt(struct proc *proc)
 
 static void gone(struct proc *proc)
 {
+    sim_check_died(proc);
     proc->alive = false;
     proc->life++;
     sim_memory_release(proc);

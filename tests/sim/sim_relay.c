@@ -124,6 +124,12 @@ static struct attempt_result verdict(struct flight *f, size_t relay)
         result.phase = PHASE_FINAL;
         result.reply = reply(554, "5.6.0", "not this message");
         return result;
+    case REFUSAL_FICKLE: /* says this now and that a moment later */
+        if (sim_chance(600)) {
+            result.reply = sim_chance(500) ? reply(550, "5.1.1", "no such mailbox") : reply(450, "4.2.1", "mailbox is busy");
+            return result;
+        }
+        break;
     case REFUSAL_NONE:
         break;
     }

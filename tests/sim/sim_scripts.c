@@ -122,8 +122,8 @@ static struct td_reply *ledger_end(const struct sim_call *call)
         if (!r->done) {
             r->done = true;
             fresh++;
-            r->pending = arg[3].data;
-            r->pending_len = arg[3].len;
+            r->pending = r->ended = arg[3].data;
+            r->pending_len = r->ended_len = arg[3].len;
             r->ended_by = call->by->name;
             for (size_t k = 0; k < SIM_RELAYS; k++)
                 c->accepted[k] += is(&arg[1], "accepted") && is(&arg[2], sim.proc[0].settings.relays[k].name);

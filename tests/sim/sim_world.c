@@ -58,6 +58,7 @@ static void on_arrival(void *arg, uint64_t tag)
     void *packed;
 
     (void)tag;
+    sim.to_come--;
     len = (size_t)snprintf(text, sizeof(text), "X-Sim: %s/%u\r\n", c->id, a->index);
     snprintf(address, sizeof(address), "r%u.%s@example", a->index, c->id);
     memcpy(hash, &a->index, sizeof(a->index));
@@ -103,7 +104,7 @@ static void on_garbage(void *arg, uint64_t tag)
 
     (void)arg;
     (void)tag;
-    sim.garbage++;
+    sim.to_come--;
     sim_append((struct td_lane){TD_T_OUTBOUND, (int32_t)sim_below(SIM_PARTS)}, "x", 1, bytes, sizeof(bytes));
 }
 
@@ -112,6 +113,7 @@ static void arrive(struct campaign_world *c, uint32_t index, uint64_t at, int64_
     struct arrival *a = sim_alloc(sizeof(*a));
 
     *a = (struct arrival){c, index, not_before_ms};
+    sim.to_come++;
     sim_at(at, NULL, on_arrival, a, 0);
 }
 
@@ -127,7 +129,7 @@ static void make_recipient(struct campaign_world *c, uint32_t i, unsigned odd, u
     r->records = sim_chance(50) ? 2 : 1;
     r->relay = -1;
     for (size_t k = 0; k < SIM_RELAYS; k++)
-        r->refusal[k] = sim_chance(odd) ? (uint8_t)sim_between(REFUSAL_HARD, REFUSAL_MESSAGE) : REFUSAL_NONE;
+        r->refusal[k] = sim_chance(odd) ? (uint8_t)sim_between(REFUSAL_HARD, REFUSAL_FICKLE) : REFUSAL_NONE;
     r->deferrals = (uint8_t)sim_between(1, 2);
     arrive(c, i, at, sim_chance(10) ? td_wall_ms() + (int64_t)(at / MS) + (int64_t)sim_below(15000) : 0);
     if (r->records == 2)
@@ -375,7 +377,8 @@ void sim_world_make(const struct sim_options *options)
     for (size_t i = 0; i < sim.campaigns; i++)
         make_campaign(i);
     sim.open = sim.recipients;
-    for (uint64_t i = sim_below(3); i > 0; i--)
+    sim.to_come += sim.garbage = (uint32_t)sim_below(3);
+    for (uint32_t i = 0; i < sim.garbage; i++)
         sim_at(sim_below(10 * SEC), NULL, on_garbage, NULL, 0);
     for (unsigned i = 0; i < SIM_PROCS; i++)
         sim_at(sim_below(2 * SEC), NULL, on_first_start, &sim.proc[i], 0);
@@ -410,7 +413,7 @@ bool sim_run(uint64_t seed, const struct sim_options *options)
     while (!sim.failed && sim_step()) {
         if (!sim.calm)
             continue;
-        if (sim.open > 0) {
+        if (sim.open > 0 || sim.to_come > 0) {
             quiet = 0;
         } else if (quiet == 0) {
             sim_lag(&lag);

@@ -2,11 +2,14 @@
 #include "sim.h"
 
 #include <argp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+enum { JOBS_MAX = 64 };
 
 struct options {
     uint64_t from, to;
@@ -17,7 +20,7 @@ struct options {
 
 /* One line a seed from a worker to the parent: fits into a pipe's atomic write. */
 struct report {
-    uint64_t seed, ran, virtual_ms, weakened, unconfirmed, kills, recipients;
+    uint64_t seed, ran, virtual_ms, weakened, weakened_repeats, weakened_alive, unconfirmed, kills, recipients;
     bool begun, failed;
     char why[400];
 };
@@ -50,7 +53,7 @@ static error_t on_option(int key, char *arg, struct argp_state *state)
     default:
         return ARGP_ERR_UNKNOWN;
     }
-    if (*end || o->to < o->from || o->jobs < 1 || o->jobs > 64)
+    if (*end || o->to < o->from || o->jobs < 1 || o->jobs > JOBS_MAX)
         argp_error(state, "not a number or a range: %s", arg);
     return 0;
 }
@@ -62,6 +65,8 @@ static struct report run_one(uint64_t seed, const struct sim_options *options)
                             .ran = sim.ran,
                             .virtual_ms = sim.now / MS,
                             .weakened = sim.weakened,
+                            .weakened_repeats = sim.weakened_repeats,
+                            .weakened_alive = sim.weakened_alive,
                             .unconfirmed = sim.unconfirmed,
                             .kills = sim.kills,
                             .recipients = sim.recipients,
@@ -89,7 +94,7 @@ static void work(const struct options *o, unsigned job, int fd)
 }
 
 struct sums {
-    uint64_t seeds, failed, weakened, weak_seeds, unconfirmed, kills, recipients, ran, virtual_ms;
+    uint64_t seeds, failed, weakened, weakened_repeats, weakened_alive, weak_seeds, unconfirmed, kills, recipients, ran, virtual_ms;
 };
 
 static void add(struct sums *sums, const struct report *report, bool verbose)
@@ -97,6 +102,8 @@ static void add(struct sums *sums, const struct report *report, bool verbose)
     sums->seeds++;
     sums->failed += report->failed;
     sums->weakened += report->weakened;
+    sums->weakened_repeats += report->weakened_repeats;
+    sums->weakened_alive += report->weakened_alive;
     sums->weak_seeds += report->weakened > 0;
     sums->unconfirmed += report->unconfirmed;
     sums->kills += report->kills;
@@ -113,41 +120,63 @@ static void add(struct sums *sums, const struct report *report, bool verbose)
 }
 
 /* A worker that dies (a sanitizer, an assert) fails the seed it was at; its other seeds then did not run. */
-static void collect(const struct options *o, int fd, pid_t pid, struct sums *sums)
+static void ended(pid_t pid, struct report *last, const struct options *o, struct sums *sums)
 {
-    struct report report, last = {0};
     int status;
 
-    while (read(fd, &report, sizeof(report)) == (ssize_t)sizeof(report)) {
-        last = report;
-        if (!report.begun)
-            add(sums, &report, o->verbose);
-    }
-    close(fd);
     if (waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return;
-    last.failed = true;
-    snprintf(last.why, sizeof(last.why), "crash: the worker died at this seed");
-    add(sums, &last, o->verbose);
+    last->failed = true;
+    snprintf(last->why, sizeof(last->why), "crash: the worker died at this seed");
+    add(sums, last, o->verbose);
+}
+
+static pid_t begin(const struct options *o, unsigned job, int *ret_fd)
+{
+    int fd[2];
+    pid_t pid;
+
+    fflush(stdout);
+    if (pipe(fd) < 0 || (pid = fork()) < 0)
+        abort();
+    if (pid == 0) {
+        close(fd[0]);
+        work(o, job, fd[1]);
+        _exit(0);
+    }
+    close(fd[1]);
+    *ret_fd = fd[0];
+    return pid;
 }
 
 static void run_all(const struct options *o, struct sums *sums)
 {
-    int fd[64][2];
-    pid_t pid[64];
+    struct pollfd fds[JOBS_MAX];
+    pid_t pid[JOBS_MAX];
+    static struct report last[JOBS_MAX];
+    unsigned left = o->jobs;
 
     for (unsigned job = 0; job < o->jobs; job++) {
-        if (pipe(fd[job]) < 0 || (pid[job] = fork()) < 0)
-            abort();
-        if (pid[job] == 0) {
-            close(fd[job][0]);
-            work(o, job, fd[job][1]);
-            _exit(0);
-        }
-        close(fd[job][1]);
+        pid[job] = begin(o, job, &fds[job].fd);
+        fds[job].events = POLLIN;
     }
-    for (unsigned job = 0; job < o->jobs; job++)
-        collect(o, fd[job][0], pid[job], sums);
+    while (left > 0 && poll(fds, o->jobs, -1) > 0)
+        for (unsigned job = 0; job < o->jobs; job++) {
+            struct report report;
+
+            if (!fds[job].revents)
+                continue;
+            if (read(fds[job].fd, &report, sizeof(report)) == (ssize_t)sizeof(report)) {
+                last[job] = report;
+                if (!report.begun)
+                    add(sums, &report, o->verbose);
+                continue;
+            }
+            close(fds[job].fd);
+            fds[job].fd = -1;
+            left--;
+            ended(pid[job], &last[job], o, sums);
+        }
 }
 
 int main(int argc, char **argv)
@@ -174,9 +203,10 @@ int main(int argc, char **argv)
         options.sim.trace = false;
         run_all(&options, &sums);
     }
-    printf("%llu recipients, %llu unconfirmed, %llu kills, %llu events in %llu virtual hours; beyond the ledger's reach: %llu in %llu seeds\n",
+    printf("%llu recipients, %llu unconfirmed, %llu kills, %llu events in %llu virtual hours; beyond the ledger's reach: %llu (%llu by nobody's death, and %llu repeats) in %llu seeds\n",
            (unsigned long long)sums.recipients, (unsigned long long)sums.unconfirmed, (unsigned long long)sums.kills,
            (unsigned long long)sums.ran, (unsigned long long)(sums.virtual_ms / 3600000), (unsigned long long)sums.weakened,
+           (unsigned long long)sums.weakened_alive, (unsigned long long)sums.weakened_repeats,
            (unsigned long long)sums.weak_seeds);
     printf("%llu seeds, %llu failed\n", (unsigned long long)sums.seeds, (unsigned long long)sums.failed);
     return sums.failed ? 1 : 0;
