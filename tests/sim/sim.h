@@ -98,6 +98,8 @@ struct recipient {
     bool publishers; /* more than one */
     bool in_doubt; /* an attempt ended unconfirmed, or its process died with it */
     uint8_t unconfirmed; /* attempts whose reply was lost */
+    uint8_t retried;     /* times the ledger said TRIED: under resend it goes again */
+    uint32_t go_by;      /* process that the ledger has let go on with it */
     uint8_t killed; /* hand-overs whose process died */
     bool unledgered;
     bool sender_died; /* one that sent or ended it without the ledger */
@@ -152,7 +154,7 @@ struct world {
     uint64_t calm_at, end_at;
     char why[400];
     /* For the bound on what may be in doubt. */
-    uint64_t may_doubt, unconfirmed, lost_replies;
+    uint64_t may_doubt, unconfirmed, lost_replies, accepted;
     uint64_t kills, stops, weakened, weakened_repeats, weakened_alive;
     uint32_t open;    /* recipients without an outcome */
     uint32_t to_come; /* records not yet on their topic */
@@ -275,6 +277,7 @@ bool sim_mail_find(const void *key, size_t len, struct campaign_world **ret, uin
 struct campaign_world *sim_campaign(const char *id, size_t len);
 
 /* ---- sim_check.c ---- */
+uint32_t sim_id_of(const struct proc *proc); /* of this life */
 void sim_check_outcome(struct proc *by, const void *key, size_t key_len, const void *value, size_t len);
 void sim_check_commit(struct td_lane lane, int64_t from, int64_t to);
 void sim_check_end(void);

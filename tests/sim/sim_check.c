@@ -14,7 +14,7 @@ int __wrap_pool_send(struct pool *pool, struct mail_job *job);
 
 /* ---- while it runs ---- */
 
-static uint32_t id_of(const struct proc *proc)
+uint32_t sim_id_of(const struct proc *proc)
 {
     return proc->life * SIM_PROCS + proc->index + 1;
 }
@@ -22,7 +22,7 @@ static uint32_t id_of(const struct proc *proc)
 /* Done without the ledger, by this one. */
 static void loosen(struct recipient *r, const struct proc *by)
 {
-    uint32_t id = id_of(by);
+    uint32_t id = sim_id_of(by);
 
     if (r->loose_by[0] == 0 || r->loose_by[0] == id)
         r->loose_by[0] = id;
@@ -56,9 +56,7 @@ int __wrap_pool_send(struct pool *pool, struct mail_job *job)
     if (lease && (strncmp(lease->owner, sim.current->instance, strlen(sim.current->instance)) != 0 ||
                   strcmp(lease->owner + strlen(sim.current->instance) + 1, d->run) != 0))
         sim_violation("lease", "%s sends %s while %s owns %s", sim.current->name, mail->key, lease->owner, mail->lane->name);
-    if (r->done && r->ended_by && strcmp(r->ended_by, sim.current->name) == 0)
-        sim_violation("D", "%s is sent although it has ended", mail->key);
-    if (!r->tried) {
+    if (r->go_by != sim_id_of(sim.current)) {
         r->unledgered = true;
         loosen(r, sim.current);
     }
@@ -82,6 +80,7 @@ static void first_outcome(struct recipient *r, const Tandem__Mail__V1__Recipient
     r->relay = (int8_t)relay_by_name(o->relay);
     r->reason = sim_strdup(o->reason, strlen(o->reason));
     sim.unconfirmed += o->result == RESULT(UNCONFIRMED);
+    sim.accepted += o->result == RESULT(ACCEPTED);
     sim.open--;
 }
 
@@ -91,7 +90,7 @@ void sim_check_outcome(struct proc *by, const void *key, size_t key_len, const v
     Tandem__Mail__V1__Outcome *outcome;
     struct campaign_world *c;
     struct recipient *r;
-    uint32_t index, publisher = id_of(by);
+    uint32_t index, publisher = sim_id_of(by);
 
     if (!sim_mail_find(key, key_len, &c, &index))
         return; /* a relay's change */
@@ -145,7 +144,7 @@ void sim_check_commit(struct td_lane lane, int64_t from, int64_t to)
 /* Redis was away when it mattered, and more went wrong besides: see README.md, "beyond the ledger's reach". */
 void sim_check_died(const struct proc *proc)
 {
-    uint32_t id = id_of(proc);
+    uint32_t id = sim_id_of(proc);
 
     for (size_t n = 0; n < sim.campaigns; n++)
         for (uint32_t i = 0; i < sim.campaign[n].count; i++) {
@@ -170,7 +169,7 @@ static void weaken(const struct recipient *r, const struct campaign_world *c, ui
 static void check_recipient(const struct campaign_world *c, uint32_t i)
 {
     const struct recipient *r = &c->rcpt[i];
-    unsigned copies = 0, more = r->unconfirmed + (unsigned)r->killed;
+    unsigned copies = 0, more = r->unconfirmed + (unsigned)r->retried;
     bool weak = r->unledgered || (r->loose && r->publishers);
 
     for (size_t k = 0; k < SIM_RELAYS; k++)

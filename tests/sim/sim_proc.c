@@ -43,6 +43,7 @@ static void relay_settings(struct td_relay_settings *s, size_t i)
 void sim_proc_init(struct proc *proc, unsigned index)
 {
     static char url[] = "redis://sim", key[] = "0123456789abcdef0123456789abcdef", brokers[] = "sim", prefix[] = "";
+    static char de[] = "DE", se[] = "SE", *countries[] = {de, se};
     struct td_settings *s = &proc->settings;
 
     proc->index = index;
@@ -65,6 +66,7 @@ void sim_proc_init(struct proc *proc, unsigned index)
                               .dispatch_report_ms = 250,
                               .health_probe_ms = 1000,
                               .health_probe_max_ms = 10000,
+                              .allowed_countries = {countries, 2},
                               .relay_count = SIM_RELAYS};
     if (index == 0) {
         s->dispatch_lane_lease_ms = (int64_t)sim_between(3000, 10000);

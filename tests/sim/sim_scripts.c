@@ -85,6 +85,9 @@ static struct td_reply *ledger_begin(const struct sim_call *call)
             verdicts[i] = r->tried ? '2' : '0';
             r->tried = true;
         }
+        if (verdicts[i] == '2' && !before)
+            r->retried++;
+        r->go_by = verdicts[i] == '1' ? r->go_by : sim_id_of(call->by);
         sim_trace("  redis begin %s/%u -> %c%s (for %s)", c->id, index_at(&call->arg[0], i), verdicts[i], before ? " again" : "",
                   call->by->name);
     }

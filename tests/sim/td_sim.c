@@ -20,7 +20,7 @@ struct options {
 
 /* One line a seed from a worker to the parent: fits into a pipe's atomic write. */
 struct report {
-    uint64_t seed, ran, virtual_ms, weakened, weakened_repeats, weakened_alive, unconfirmed, kills, recipients;
+    uint64_t seed, ran, virtual_ms, weakened, weakened_repeats, weakened_alive, unconfirmed, accepted, kills, recipients;
     bool begun, failed;
     char why[400];
 };
@@ -68,6 +68,7 @@ static struct report run_one(uint64_t seed, const struct sim_options *options)
                             .weakened_repeats = sim.weakened_repeats,
                             .weakened_alive = sim.weakened_alive,
                             .unconfirmed = sim.unconfirmed,
+                            .accepted = sim.accepted,
                             .kills = sim.kills,
                             .recipients = sim.recipients,
                             .failed = !well};
@@ -94,7 +95,7 @@ static void work(const struct options *o, unsigned job, int fd)
 }
 
 struct sums {
-    uint64_t seeds, failed, weakened, weakened_repeats, weakened_alive, weak_seeds, unconfirmed, kills, recipients, ran, virtual_ms;
+    uint64_t seeds, failed, weakened, weakened_repeats, weakened_alive, weak_seeds, unconfirmed, accepted, kills, recipients, ran, virtual_ms;
 };
 
 static void add(struct sums *sums, const struct report *report, bool verbose)
@@ -106,6 +107,7 @@ static void add(struct sums *sums, const struct report *report, bool verbose)
     sums->weakened_alive += report->weakened_alive;
     sums->weak_seeds += report->weakened > 0;
     sums->unconfirmed += report->unconfirmed;
+    sums->accepted += report->accepted;
     sums->kills += report->kills;
     sums->recipients += report->recipients;
     sums->ran += report->ran;
@@ -203,8 +205,8 @@ int main(int argc, char **argv)
         options.sim.trace = false;
         run_all(&options, &sums);
     }
-    printf("%llu recipients, %llu unconfirmed, %llu kills, %llu events in %llu virtual hours; beyond the ledger's reach: %llu (%llu by nobody's death, and %llu repeats) in %llu seeds\n",
-           (unsigned long long)sums.recipients, (unsigned long long)sums.unconfirmed, (unsigned long long)sums.kills,
+    printf("%llu recipients, %llu accepted, %llu unconfirmed, %llu kills, %llu events in %llu virtual hours; beyond the ledger's reach: %llu (%llu by nobody's death, and %llu repeats) in %llu seeds\n",
+           (unsigned long long)sums.recipients, (unsigned long long)sums.accepted, (unsigned long long)sums.unconfirmed, (unsigned long long)sums.kills,
            (unsigned long long)sums.ran, (unsigned long long)(sums.virtual_ms / 3600000), (unsigned long long)sums.weakened,
            (unsigned long long)sums.weakened_alive, (unsigned long long)sums.weakened_repeats,
            (unsigned long long)sums.weak_seeds);
