@@ -259,6 +259,7 @@ static void begun(struct dispatch *d, struct mail *mail, const struct td_begun *
         return;
     case TD_TRIED:
         if (mail->msg->on_unconfirmed == TANDEM__MAIL__V1__ON_UNCONFIRMED__ON_UNCONFIRMED_RESEND) {
+            mail->in_doubt = true;
             go(d, mail);
             return;
         }
@@ -425,12 +426,9 @@ static bool offer(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64
         return true;
     }
     if (is_late(mail, wall_ms)) {
-        bool doubt = mail->pinned >= 0; /* a resend that never got its turn: the first copy may have arrived */
-
         mail_pop(&c->go);
         d->reserve--;
-        flow_end(d, mail, doubt ? RESULT(UNCONFIRMED) : RESULT(EXPIRED), doubt ? relays_name(d->relays, mail->relay) : "",
-                 &mail->reply, "deadline");
+        flow_end(d, mail, RESULT(EXPIRED), "", &mail->reply, "deadline");
         return true;
     }
     if (c->paused || !lane_may_start(d->lanes, mail->lane, now_ms))
@@ -578,6 +576,7 @@ void flow_attempted(struct dispatch *d, struct mail *mail, const struct attempt_
         td_log(TD_WARN, "mail.unconfirmed", "msg=%s relay=%s", mail->key, relay);
         if (mail->msg->on_unconfirmed == TANDEM__MAIL__V1__ON_UNCONFIRMED__ON_UNCONFIRMED_RESEND && !mail->dropped) {
             mail->pinned = (int)mail->relay; /* never a second copy through another relay */
+            mail->in_doubt = true;
             again(d, mail);
             return;
         }
@@ -602,8 +601,14 @@ void flow_end(struct dispatch *d, struct mail *mail, Tandem__Mail__V1__Recipient
               const struct smtp_reply *reply, const char *reason)
 {
     size_t len;
-    void *packed = mail_outcome(mail, result, relay, reply, reason, td_wall_ms(), &len);
+    void *packed;
 
+    /* A resend that was refused, or never got its turn: the first copy may have arrived all the same. */
+    if (mail->in_doubt && result != RESULT(ACCEPTED)) {
+        result = RESULT(UNCONFIRMED);
+        relay = mail->pinned >= 0 ? relays_name(d->relays, (size_t)mail->pinned) : "";
+    }
+    packed = mail_outcome(mail, result, relay, reply, reason, td_wall_ms(), &len);
     flow_blob_back(d, mail);
     if (!packed || bits_set(&mail->campaign->done, mail->msg->index, true) < 0) {
         free(packed);

@@ -99,7 +99,7 @@ void flow_retry(struct dispatch *d, struct mail *mail, const char *reason)
     }
     flow_blob_back(d, mail);
     mail->state = MAIL_RETRYING;
-    if (!mail->begun) {
+    if (!mail->begun || mail->in_doubt) { /* in doubt: whoever goes on with it must meet `tried` */
         retry_produce(d, mail);
         return;
     }
@@ -114,7 +114,7 @@ void flow_drop(struct dispatch *d, struct mail *mail)
     /* A lane that is lost may have a new owner, whose bit it would be that we clear. */
     bool ours = mail->lane && !d->lost && !mail->lane->fenced;
 
-    if (mail->begun && ours)
+    if (mail->begun && ours && !mail->in_doubt)
         td_ledger_undo(d->redis, mail->campaign->id, &mail->msg->index, 1, NULL, NULL);
     flow_release(d, mail);
     flow_drained_check(d);

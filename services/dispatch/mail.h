@@ -53,6 +53,7 @@ struct mail {
     enum mail_state state;
     bool dropped;    /* its lane went away while a call is under way: let go when that returns */
     bool begun;      /* `tried` is set for it (or would be, were Redis not away) */
+    bool in_doubt;   /* resend: a copy handed over before may have arrived, so `tried` stays and no end but ACCEPTED is certain */
     bool retrying;   /* DELAYED because Redis is away: next comes the retry topic */
     bool twin;       /* DELAYED until the other copy of the same mail in this process has ended */
     bool orphan;     /* its lane went away while a relay had it: no offset any more, but an outcome */
