@@ -120,21 +120,43 @@ void sim_proc_start(struct proc *proc)
     sim.current = NULL;
 }
 
-/* Mails of this process whose end may stay unknown now: handed over, begun, or ended and not written down. */
+/* What flow.c promises: no more than fill the connections (two each with PIPELINING) and the reserve. */
+static size_t most_begun(const struct proc *proc)
+{
+    size_t connections = 0, slots = 0;
+
+    for (size_t i = 0; i < SIM_RELAYS; i++) {
+        const struct td_relay_settings *s = &proc->settings.relays[i];
+
+        connections += (size_t)s->max_connections;
+        slots += (size_t)s->max_connections * (s->pipelining ? 2 : 1);
+    }
+    return slots + (connections / 2 < RESERVE_MIN ? RESERVE_MIN : connections / 2);
+}
+
+/* Mails of this process whose end may stay unknown now: begun and not ended, or ended and not written down. */
 void sim_proc_doubt(struct proc *proc)
 {
-    struct dispatch *d = proc->state;
+    const struct dispatch *d = proc->state;
+    size_t begun = 0, ending = 0;
 
     if (!d)
         return;
-    sim.may_doubt += d->in_memory < RESERVE_MIN ? d->in_memory : d->reserve < RESERVE_MIN ? RESERVE_MIN : d->reserve;
-    sim.may_doubt += outcomes_busy(d->outcomes) + outcomes_owed(d->outcomes);
+    for (const struct lane *lane = lane_first(d->lanes); lane; lane = lane->next)
+        for (const struct mail *mail = lane->mails; mail; mail = mail->lane_next) {
+            begun += mail->state == MAIL_BEGIN || (mail->begun && mail->state != MAIL_ENDING);
+            ending += mail->state == MAIL_ENDING;
+        }
+    sim.may_doubt += begun + ending + outcomes_owed(d->outcomes);
+    if (begun > most_begun(proc))
+        sim_violation("bound", "%s has begun %zu mails, at most %zu may be in doubt", proc->name, begun, most_begun(proc));
 }
 
 static void gone(struct proc *proc)
 {
     sim_check_died(proc);
     proc->alive = false;
+    proc->state = NULL;
     proc->life++;
     sim_memory_release(proc);
     sim_group_killed(proc);

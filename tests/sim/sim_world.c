@@ -315,6 +315,7 @@ static void on_fault(void *arg, uint64_t empties)
         relays_down();
         break;
     case F_SIGSTOP:
+        sim_proc_doubt(f->proc);
         f->proc->stopped_until = sim.now + f->lasts_us;
         break;
     case F_PAUSE:
