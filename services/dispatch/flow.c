@@ -517,7 +517,7 @@ static void again(struct dispatch *d, struct mail *mail)
 
 static void replied(struct dispatch *d, struct mail *mail, const struct attempt_result *result)
 {
-    struct reply_class class = reply_classify(result->phase, &result->reply);
+    struct reply_class class = reply_classify(relays_rules(d->relays, mail->relay), result->phase, &result->reply);
     const char *relay = relays_name(d->relays, mail->relay);
     bool permanent = result->reply.code >= 500;
 

@@ -143,7 +143,7 @@ static enum relay_event event_of(const struct handshake *handshake, CURL *easy, 
 
 static bool too_many(const struct smtp_reply *reply)
 {
-    return reply->code >= 400 && reply_classify(PHASE_CONNECT, reply).health == HEALTH_CONNECTIONS;
+    return reply->code >= 400 && reply_classify(NULL, PHASE_CONNECT, reply).health == HEALTH_CONNECTIONS;
 }
 
 enum relay_event handshake_event(const struct handshake *handshake, CURL *easy, CURLcode rc,

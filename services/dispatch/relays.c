@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "pace.h"
+#include "reply_rules.h"
 #include "tandem/clock.h"
 #include "tandem/log.h"
 #include "tandem/token.h"
@@ -15,6 +16,7 @@ struct relay {
     struct relays *owner;
     size_t index;
     const struct td_relay_settings *settings;
+    struct reply_rules *rules; /* NULL: the built-in ones alone */
     struct pool *pool;
     struct td_metric *state, *failovers;
 };
@@ -129,6 +131,7 @@ static int relay_open(struct relays *relays, uv_loop_t *loop, size_t i, struct t
     static const struct pool_ops ops = {on_done, on_event, on_room};
     struct relay *r = &relays->relay[i];
     char labels[64];
+    int rc;
 
     r->owner = relays;
     r->index = i;
@@ -141,7 +144,8 @@ static int relay_open(struct relays *relays, uv_loop_t *loop, size_t i, struct t
                          "0 closed, 1 limited, 2 open, 3 half-open, 4 exhausted, 5 paused", labels);
     r->failovers = td_metric(relays->metrics, TD_COUNTER, "tandem_dispatch_relay_left_total",
                              "Times mail left this relay because it was unfit", labels);
-    return pool_new(loop, r->settings, relays->metrics, &ops, r, &r->pool, reterr);
+    rc = reply_rules_of(relays->settings, r->settings, &r->rules, reterr);
+    return rc < 0 ? rc : pool_new(loop, r->settings, relays->metrics, &ops, r, &r->pool, reterr);
 }
 
 int relays_new(uv_loop_t *loop, const struct td_settings *settings, struct td_redis *redis, struct td_metrics *metrics,
@@ -178,8 +182,10 @@ void relays_free(struct relays *relays)
         return;
     health_free(relays->health);
     pace_free(relays->pace);
-    for (size_t i = 0; i < relays->count; i++)
+    for (size_t i = 0; i < relays->count; i++) {
         pool_free(relays->relay[i].pool);
+        reply_rules_free(relays->relay[i].rules);
+    }
     free(relays);
 }
 
@@ -320,6 +326,11 @@ int relays_send(struct relays *relays, struct mail *mail, size_t relay)
 const char *relays_name(const struct relays *relays, size_t relay)
 {
     return relays->relay[relay].settings->name;
+}
+
+const struct reply_rules *relays_rules(const struct relays *relays, size_t relay)
+{
+    return relays->relay[relay].rules;
 }
 
 void relays_report(struct relays *relays, size_t relay, const struct reply_class *class)

@@ -33,6 +33,8 @@ enum route_answer relays_look(struct relays *relays, const struct mail *mail);
 size_t relays_connections(const struct relays *relays);
 int relays_send(struct relays *relays, struct mail *mail, size_t relay);
 const char *relays_name(const struct relays *relays, size_t relay);
+/** Its own classification rules, for reply_classify; NULL: none. */
+const struct reply_rules *relays_rules(const struct relays *relays, size_t relay);
 /** Tell health what a reply said of the relay. */
 void relays_report(struct relays *relays, size_t relay, const struct reply_class *class);
 /** How many mails wait, so that slots are leased by need. */

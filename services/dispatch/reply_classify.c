@@ -1,5 +1,6 @@
-/* reply_classify.c - four tables, asked in this order: phrases that one kind of relay is known for (Amazon SES, AuthSMTP),
- * phrases of any relay, enhanced status codes (RFC 3463 and its registry), basic codes. What no row knows falls by phase.
+/* reply_classify.c - the built-in rules: those of Amazon SES, then those of any relay, which are phrases, enhanced status
+ * codes (RFC 3463 and its registry) and basic codes, in this order. deploy/rules/ses.yaml and generic.yaml say the same, row
+ * for row; a test compares.
  *
  * Phrases come before codes because relays put account trouble under codes that elsewhere mean "no such mailbox": SES says
  * "554 Message rejected: Sending paused", and a rule by code alone would refuse the whole list. */
@@ -9,21 +10,12 @@
 #include <string.h>
 #include <strings.h>
 
-#define AT(phase) (1u << (phase))
-#define ANY (AT(PHASE_COUNT) - 1u)
+#define AT(phase) REPLY_AT(phase)
+#define ANY REPLY_AT_ANY
 #define ENVELOPE_FROM (AT(PHASE_MAIL))
 /* Where a reply can be about the one recipient: also behind DATA, as each mail has exactly one. */
 #define RCPT_LIKE (AT(PHASE_RCPT) | AT(PHASE_DATA) | AT(PHASE_BODY) | AT(PHASE_FINAL))
 #define ONLY_RCPT (AT(PHASE_RCPT))
-#define CONTENT (AT(PHASE_DATA) | AT(PHASE_BODY) | AT(PHASE_FINAL))
-
-struct rule {
-    unsigned phases;
-    int code;             /* 454; 4 or 5: the class; 0: any */
-    const char *enhanced; /* "x.2.2": any class; "4.7.*": any detail; NULL: any or none */
-    const char *phrase;   /* in the text, case ignored; NULL: any */
-    struct reply_class class;
-};
 
 /* clang-format off */
 #define CONNECTION_RETRY(why)  {SCOPE_CONNECTION, ACT_RECONNECT, HEALTH_NONE, why}
@@ -33,8 +25,8 @@ struct rule {
 #define REFUSE(why)            {SCOPE_RECIPIENT, ACT_REFUSE, HEALTH_OK, why}
 #define RETRY(why)             {SCOPE_RECIPIENT, ACT_RETRY, HEALTH_OK, why}
 
-/* Amazon SES developer guide, "SMTP issues" and "sending quota errors"; AuthSMTP's 443. */
-static const struct rule provider_rules[] = {
+/* Amazon SES developer guide, "SMTP issues" and "sending quota errors". */
+static const struct reply_rule ses_rules[] = {
     /* Before SES's "554 Access denied", whose words they contain. */
     {ANY, 5, NULL, "relay access denied",                   RELAY(HEALTH_HARD, "down.relaying_denied")},
     {ANY, 5, NULL, "relaying denied",                       RELAY(HEALTH_HARD, "down.relaying_denied")},
@@ -59,10 +51,9 @@ static const struct rule provider_rules[] = {
     {ENVELOPE_FROM, 553, NULL, "invalid email address",     CAMPAIGN("campaign.sender_invalid")},
     {RCPT_LIKE, 553, NULL, "address unknown",               REFUSE("reply.address_invalid")},
     {RCPT_LIKE, 553, NULL, "invalid email address",         REFUSE("reply.address_invalid")},
-    {ANY, 443, NULL, NULL,                                  RELAY(HEALTH_EXHAUSTED, "overloaded.quota")},
 };
 
-static const struct rule phrase_rules[] = {
+static const struct reply_rule generic_rules[] = {
     {ANY, 421, NULL, "too many connections",       RELAY(HEALTH_CONNECTIONS, "overloaded.connections")},
     {ANY, 421, NULL, "too many concurrent",        RELAY(HEALTH_CONNECTIONS, "overloaded.connections")},
     {ANY, 421, NULL, "connection limit",           RELAY(HEALTH_CONNECTIONS, "overloaded.connections")},
@@ -80,10 +71,9 @@ static const struct rule phrase_rules[] = {
     {ANY,   0, NULL, "account suspended",          RELAY(HEALTH_PAUSED, "down.paused")},
     {ANY,   0, NULL, "account disabled",           RELAY(HEALTH_PAUSED, "down.paused")},
     {ANY,   5, NULL, "authentication required",    RELAY(HEALTH_FATAL, "down.auth")},
-};
+    {ANY, 443, NULL, NULL,                         RELAY(HEALTH_EXHAUSTED, "overloaded.quota")}, /* AuthSMTP's own code */
 
-/* RFC 3463, 4954, 7372, 7505 and the registry (RFC 5248). The row with the longest pattern stands first. */
-static const struct rule enhanced_rules[] = {
+    /* RFC 3463, 4954, 7372, 7505 and the registry (RFC 5248). The row with the longest pattern stands first. */
     {ANY, 4, "4.4.2", NULL,                    CONNECTION_RETRY("connection.broken")},
     {ANY, 0, "x.7.8", NULL,                    RELAY(HEALTH_FATAL, "down.auth")},
     {ANY, 0, "x.7.9", NULL,                    RELAY(HEALTH_FATAL, "down.auth")},
@@ -126,9 +116,8 @@ static const struct rule enhanced_rules[] = {
     {ANY, 5, "5.7.*", NULL,                    MESSAGE("blocked.policy")},
     {ONLY_RCPT, 4, "4.7.*", NULL,              RETRY("reply.greylisted")},
     {ANY, 0, "x.7.*", NULL,                    RELAY(HEALTH_SOFT, "overloaded.policy")},
-};
 
-static const struct rule basic_rules[] = {
+    /* Basic codes */
     {ANY, 421, NULL, NULL,                     RELAY(HEALTH_HARD, "down.closing")},
     {ANY, 530, NULL, NULL,                     RELAY(HEALTH_FATAL, "down.auth")},
     {ANY, 534, NULL, NULL,                     RELAY(HEALTH_FATAL, "down.auth")},
@@ -184,21 +173,28 @@ static bool enhanced_fits(const char *pattern, const char *enhanced)
     return strncmp(pattern + 1, enhanced + 1, (size_t)(dot - pattern)) == 0;
 }
 
-static const struct reply_class *find(const struct rule *rules, size_t count, enum smtp_phase phase,
-                                      const struct smtp_reply *reply)
+static bool rule_fits(const struct reply_rule *rule, enum smtp_phase phase, const struct smtp_reply *reply)
 {
-    for (size_t i = 0; i < count; i++) {
-        const struct rule *rule = &rules[i];
+    return (rule->phases & AT(phase)) && code_fits(rule->code, reply->code) &&
+           (!rule->enhanced || enhanced_fits(rule->enhanced, reply->enhanced)) &&
+           (!rule->phrase || strcasestr(reply->text, rule->phrase));
+}
 
-        if ((rule->phases & AT(phase)) && code_fits(rule->code, reply->code) &&
-            (!rule->enhanced || enhanced_fits(rule->enhanced, reply->enhanced)) &&
-            (!rule->phrase || strcasestr(reply->text, rule->phrase)))
-            return &rule->class;
-    }
+static const struct reply_class *find(const struct reply_rules *rules, enum smtp_phase phase, const struct smtp_reply *reply)
+{
+    for (size_t i = 0; rules && i < rules->count; i++)
+        if (rule_fits(&rules->rule[i], phase, reply))
+            return &rules->rule[i].class;
     return NULL;
 }
 
-#define FIND(rules) find(rules, sizeof(rules) / sizeof((rules)[0]), phase, reply)
+static const struct reply_rules ses = {ses_rules, sizeof(ses_rules) / sizeof(ses_rules[0])};
+static const struct reply_rules generic = {generic_rules, sizeof(generic_rules) / sizeof(generic_rules[0])};
+
+const struct reply_rules *reply_rules_builtin(const char *name)
+{
+    return strcmp(name, "ses") == 0 ? &ses : strcmp(name, "generic") == 0 ? &generic : NULL;
+}
 
 /* Before MAIL nothing can be about a mail: whatever the words, it is the relay. */
 static struct reply_class before_mail(const struct reply_class *class)
@@ -208,17 +204,15 @@ static struct reply_class before_mail(const struct reply_class *class)
     return class && class->scope == SCOPE_RELAY ? *class : refused;
 }
 
-struct reply_class reply_classify(enum smtp_phase phase, const struct smtp_reply *reply)
+struct reply_class reply_classify(const struct reply_rules *own, enum smtp_phase phase, const struct smtp_reply *reply)
 {
     static const struct reply_class strange = CONNECTION_RETRY("connection.out_of_step");
-    const struct reply_class *class = FIND(provider_rules);
+    const struct reply_class *class = find(own, phase, reply);
 
     if (!class)
-        class = FIND(phrase_rules);
+        class = find(&ses, phase, reply);
     if (!class)
-        class = FIND(enhanced_rules);
-    if (!class)
-        class = FIND(basic_rules);
+        class = find(&generic, phase, reply);
     if (phase == PHASE_CONNECT)
         return before_mail(class);
     return class ? *class : strange; /* 2yz and 3yz are no refusals */

@@ -1,5 +1,6 @@
 /* reply_classify.h - what a refusal is about and what to do: scope before action (DESIGN rule 4). Pure.
- * Rules are data: stage, code, enhanced status and phrase; built-in tables for SES and for any relay. */
+ * Rules are data: stage, code, enhanced status and phrase. The first that fits counts: of the relay's own file
+ * (reply_rules.h), then of the built-in ones for SES, then of those for any relay. */
 #ifndef REPLY_CLASSIFY_H
 #define REPLY_CLASSIFY_H
 
@@ -34,6 +35,26 @@ struct reply_class {
     const char *reason; /* stable code such as "reply.mailbox_unknown", "overloaded.rate", "down.paused" */
 };
 
-struct reply_class reply_classify(enum smtp_phase phase, const struct smtp_reply *reply);
+#define REPLY_AT(phase) (1u << (phase))
+#define REPLY_AT_ANY (REPLY_AT(PHASE_COUNT) - 1u)
+
+struct reply_rule {
+    unsigned phases;      /* REPLY_AT of each */
+    int code;             /* 454; 4 or 5: the class; 0: any */
+    const char *enhanced; /* "x.2.2": any class; "4.7.*": any detail; NULL: any or none */
+    const char *phrase;   /* in the text, case ignored; NULL: any */
+    struct reply_class class;
+};
+
+struct reply_rules {
+    const struct reply_rule *rule;
+    size_t count;
+};
+
+/** "ses" or "generic"; NULL for other names. */
+const struct reply_rules *reply_rules_builtin(const char *name);
+
+/** @param own  asked before the built-in rules; NULL: none. The result's reason lives as long as they do. */
+struct reply_class reply_classify(const struct reply_rules *own, enum smtp_phase phase, const struct smtp_reply *reply);
 
 #endif /* REPLY_CLASSIFY_H */

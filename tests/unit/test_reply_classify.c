@@ -106,7 +106,7 @@ static void each_reply_has_its_class(void **unused)
     (void)unused;
     for (size_t i = 0; i < LENGTH(rows); i++) {
         struct smtp_reply reply = read_reply(rows[i].reply);
-        struct reply_class class = reply_classify(rows[i].phase, &reply);
+        struct reply_class class = reply_classify(NULL, rows[i].phase, &reply);
 
         if (strcmp(class.reason, rows[i].reason) != 0)
             print_message("row: %s at %s\n", rows[i].reply, smtp_phase_name(rows[i].phase));
@@ -135,7 +135,7 @@ static void every_code_has_a_class_that_keeps_the_scopes_apart(void **unused)
                     else
                         snprintf(text, sizeof(text), "%d %d.%d.%d words", code, code / 100, subject, detail);
                     reply = read_reply(text);
-                    class = reply_classify(phase, &reply);
+                    class = reply_classify(NULL, phase, &reply);
                     assert_non_null(class.reason);
                     assert_non_null(strchr(class.reason, '.'));
                     if (phase == PHASE_CONNECT)
@@ -167,7 +167,7 @@ static void account_trouble_never_ends_a_recipient(void **unused)
     for (size_t i = 0; i < LENGTH(texts); i++)
         for (enum smtp_phase phase = PHASE_MAIL; phase < PHASE_COUNT; phase++) {
             struct smtp_reply reply = read_reply(texts[i]);
-            struct reply_class class = reply_classify(phase, &reply);
+            struct reply_class class = reply_classify(NULL, phase, &reply);
 
             assert_int_equal(class.scope, SCOPE_RELAY);
             assert_int_equal(class.action, ACT_OTHER_RELAY);

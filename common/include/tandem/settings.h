@@ -34,6 +34,7 @@ struct td_relay_settings {
     char *operated_by;
     char *return_path_domain; /* MAIL FROM is token@this; bounces come back there */
     char *helo_name;          /* default: the host's name */
+    char *rules;              /* NULL: the built-in rules alone; else <rules_dir>/<rules>.yaml is asked first */
     int64_t max_connections;  /* of the whole fleet's share in this process, default 20 */
     int64_t mails_per_connection;
     int64_t idle_timeout_ms; /* a connection idle for longer is closed (SES: 8 s) */
@@ -71,6 +72,7 @@ struct td_settings {
     size_t relay_count;
 
     char *message_id_domain; /* right side of Message-ID */
+    char *rules_dir;         /* NULL: the installation's */
     char *unsubscribe_https_url; /* default for campaigns that give none; NULL = none */
 
     int64_t ingestion_deadline_ms;     /* default campaign deadline, 24 h */
