@@ -24,10 +24,10 @@ import outcomes  # noqa: E402
 CASES = []
 
 
-def case(**options):
+def case(into=CASES, **options):
     """Register a case; its docstring says what it shows. options: those of make_stack."""
     def register(function):
-        CASES.append((function.__name__, function, options))
+        into.append((function.__name__, function, options))
         return function
     return register
 
@@ -40,7 +40,10 @@ class Kafka:
         self.stack.start_broker()
 
 
-def make_stack(folder, kafka, prefix, dispatchers=1, delay=20, primary=(), backup=(), settings=None):
+def make_stack(folder, kafka, prefix, dispatchers=1, delay=20, primary=(), backup=(), settings=None, primary_entry=None,
+               backup_entry=None):
+    """The system on one Kafka for all cases. primary, backup: options of relaysim; ..._entry: the relay's settings;
+    backup = None: one relay only."""
     stack = Stack(folder, BUILD, "dev", dispatchers=dispatchers, settings={
         "kafka": {"topic_prefix": prefix, "lanes": 6, "session_timeout": "6s"},
         "dispatch": {"lane_lease": "6s"}, **(settings or {})})
@@ -48,8 +51,9 @@ def make_stack(folder, kafka, prefix, dispatchers=1, delay=20, primary=(), backu
     stack.kafka = kafka.stack.kafka
     stack.start_broker = lambda: (setattr(stack, "bootstrap", kafka.stack.bootstrap),
                                   setattr(stack, "after_settings", True))
-    stack.add_relay("ses-eu", "SE", ["--profile", "ses", "--delay", str(delay), *primary])
-    stack.add_relay("backup", "DE", ["--delay", str(delay), *backup], tls="starttls")
+    stack.add_relay("ses-eu", "SE", ["--profile", "ses", "--delay", str(delay), *primary], **(primary_entry or {}))
+    if backup is not None:
+        stack.add_relay("backup", "DE", ["--delay", str(delay), *backup], **{"tls": "starttls", **(backup_entry or {})})
     original = stack.write_settings
 
     def write_then_topics():
@@ -287,7 +291,7 @@ def no_personal_data(stack):
             assert word not in log, f"the log of {key} holds {word!r}"
 
 
-def run(name, function, options, kafka, folder):
+def run(suite, name, function, options, kafka, folder):
     stack = make_stack(folder / name, kafka, f"{name}.", **options)
     try:
         if "--bounce-share" in options.get("primary", ()):
@@ -298,10 +302,10 @@ def run(name, function, options, kafka, folder):
         codes = stack.stop()
         bad = {k: c for k, c in codes.items() if c not in (0, -signal.SIGKILL)}
         assert not bad, f"services ended with {bad}"
-        print(f"PASS flow.{name}: {said}", flush=True)
+        print(f"PASS {suite}.{name}: {said}", flush=True)
         return True
     except Exception as e:  # noqa: BLE001  a failed case must not stop the others
-        print(f"FAIL flow.{name}: {e}", flush=True)
+        print(f"FAIL {suite}.{name}: {e}", flush=True)
         if not isinstance(e, AssertionError):
             traceback.print_exc()
         stack.stop()
@@ -313,18 +317,23 @@ def run(name, function, options, kafka, folder):
         return False
 
 
-def main():
+def main(suite="flow", cases=CASES, wanted=None, broker=Kafka):
+    """Run the cases (all, or those wanted) on one broker; 0 when all passed."""
     global BUILD, SUBMISSION, OUTCOME
     BUILD = Path(sys.argv[1]).resolve()
-    wanted = sys.argv[2:]
-    folder = Path(tempfile.mkdtemp(prefix="tandem-flow-"))
+    wanted = sys.argv[2:] if wanted is None else wanted
+    unknown = [name for name in wanted if name not in [c[0] for c in cases]]
+    if unknown:
+        print(f"no such case: {', '.join(unknown)}", file=sys.stderr)
+        return 64
+    folder = Path(tempfile.mkdtemp(prefix=f"tandem-{suite}-"))
     SUBMISSION, OUTCOME = outcomes.protos(folder / "protos")
     kafka, good = None, True
     try:
-        kafka = Kafka(folder / "broker")
-        for name, function, options in CASES:
+        kafka = broker(folder / "broker")
+        for name, function, options in cases:
             if not wanted or name in wanted:
-                good = run(name, function, options, kafka, folder) and good
+                good = run(suite, name, function, options, kafka, folder) and good
     finally:
         if kafka:
             kafka.stack.stop()
