@@ -16,7 +16,6 @@
 enum {
     RESERVE_MIN = 8, RESERVE_MAX = 256, /* mails begun and not yet with a relay: half as many as connections */
     PUMP_BURST = 256,           /* mails started before the loop looks at other things */
-    LOOK_AGAIN_MS = 200,        /* for a mail that only one relay may have, which is unfit now */
     RECONNECTS_MAX = 3,         /* "idle too long" on this many connections in a row is something else */
     AVOID_RELAY_MS = 1000,      /* a relay that was busy gets this mail again after that, if no other took it */
     AVOID_MESSAGE_MS = 86400000 /* a relay that refused the message itself */
@@ -207,6 +206,7 @@ struct begin_call {
     struct dispatch *d;
     const struct campaign *campaign;
     char token[64];
+    bool sent; /* it may have been carried out */
     size_t count;
     struct mail *mail[TD_LEDGER_BATCH]; /* NULL: went without the ledger */
     uint32_t index[TD_LEDGER_BATCH];
@@ -219,8 +219,8 @@ static void go(struct dispatch *d, struct mail *mail)
     campaign_ready(d->campaigns, mail, false);
 }
 
-/* @return false when it waits for Redis */
-static bool begin_without_ledger(struct dispatch *d, struct mail *mail)
+/* @return false when it waits for the answer to this very question */
+static bool begin_without_ledger(struct dispatch *d, struct mail *mail, bool sent)
 {
     if (mail->dropped) {
         flow_drop(d, mail);
@@ -230,9 +230,12 @@ static bool begin_without_ledger(struct dispatch *d, struct mail *mail)
     } else if (is_fresh(mail)) {
         td_metric_add(d->m.ledger_away, 1);
         go(d, mail);
-    } else {
+    } else if (sent) {
         mail->state = MAIL_LEDGER;
         return false;
+    } else {
+        mail->parked = true; /* not asked, not in doubt: it is asked like any other when Redis is back */
+        flow_delay(d, mail, 0);
     }
     return true;
 }
@@ -284,7 +287,7 @@ static void on_begun(void *user, const struct td_begun *b, size_t count, const s
         if (mail->state == MAIL_BEGIN)
             d->reserve--;
         if (err || i >= count) {
-            if (begin_without_ledger(d, mail))
+            if (begin_without_ledger(d, mail, call->sent))
                 call->mail[i] = NULL;
             else
                 waiting++;
@@ -305,6 +308,7 @@ static void ask(struct begin_call *call)
 {
     int rc = td_ledger_begin_as(call->d->redis, call->campaign->id, call->token, call->index, call->count, on_begun, call);
 
+    call->sent = call->sent || rc == TD_OK;
     if (!td_redis_answers(rc))
         on_begun(call, NULL, 0, &(struct td_err){.code = TD_ENOMEM});
 }
@@ -319,6 +323,7 @@ static void begin_batch(struct dispatch *d, struct campaign *c)
     }
     call->d = d;
     call->campaign = c;
+    call->sent = false;
     snprintf(call->token, sizeof(call->token), "%s:%llu", d->run, (unsigned long long)++d->begin_count);
     for (call->count = 0; call->count < TD_LEDGER_BATCH && c->begin.first; call->count++) {
         call->mail[call->count] = mail_pop(&c->begin);
@@ -444,7 +449,7 @@ static bool offer(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64
     if (answer == ROUTE_SEND)
         start(d, mail, relay);
     else if (answer == ROUTE_HOLD)
-        flow_delay(d, mail, wall_ms + LOOK_AGAIN_MS);
+        flow_unbegin(d, mail);
     else
         flow_end(d, mail, RESULT(INVALID), "", NULL, "route.no_relay_allowed");
     return true;
@@ -460,8 +465,17 @@ static bool admit(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64
     if (d->reserve >= reserve || !lane_may_start(d->lanes, mail->lane, now_ms))
         return false;
     /* What ends without a relay goes on at once; all else only when a relay would have it. */
-    if (!c->cancelled && !is_late(mail, wall_ms) && (c->paused || relays_look(d->relays, mail) == ROUTE_HOLD))
-        return false;
+    if (!c->cancelled && !is_late(mail, wall_ms)) {
+        if (c->paused)
+            return false;
+        if (relays_look(d->relays, mail) == ROUTE_HOLD) {
+            if (!mail->avoid)
+                return false;
+            flow_delay(d, mail_pop(&c->ready), wall_ms + LOOK_AGAIN_MS);
+            flow_blob_back(d, mail);
+            return true;
+        }
+    }
     begin(d, mail_pop(&c->ready));
     return true;
 }

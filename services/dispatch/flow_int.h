@@ -4,8 +4,12 @@
 
 #include "flow.h"
 
+enum { LOOK_AGAIN_MS = 200 }; /* for a mail that only one relay may have, which is unfit now */
+
 void flow_prepare(struct dispatch *d, struct mail *mail);
 void flow_delay(struct dispatch *d, struct mail *mail, int64_t due_wall_ms);
+/** It has begun, is with no relay and none will have it soon: back to where it may wait without being in doubt. */
+void flow_unbegin(struct dispatch *d, struct mail *mail);
 void flow_retry(struct dispatch *d, struct mail *mail, const char *reason);
 void flow_end(struct dispatch *d, struct mail *mail, Tandem__Mail__V1__RecipientResult result, const char *relay,
               const struct smtp_reply *reply, const char *reason);

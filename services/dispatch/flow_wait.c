@@ -107,6 +107,34 @@ void flow_retry(struct dispatch *d, struct mail *mail, const char *reason)
         on_undone(mail, NULL, &(struct td_err){.code = TD_ENOMEM});
 }
 
+static void on_unbegun(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    struct mail *mail = user;
+    struct dispatch *d = mail->dispatch;
+
+    (void)reply;
+    mail->unbegin = err != NULL; /* perhaps carried out, perhaps later: not sent before that is certain */
+    mail->begun = err != NULL;
+    if (mail->dropped) {
+        flow_drop(d, mail);
+        return;
+    }
+    flow_blob_back(d, mail);
+    flow_delay(d, mail, td_wall_ms() + (err ? REDIS_AGAIN_MS : LOOK_AGAIN_MS));
+}
+
+/* Only so many mails as README.md says may have begun: those that wait for one relay would come on top without end. */
+void flow_unbegin(struct dispatch *d, struct mail *mail)
+{
+    if (mail->in_doubt || (!td_redis_up(d->redis) && !mail->unbegin)) {
+        flow_delay(d, mail, td_wall_ms() + LOOK_AGAIN_MS);
+        return;
+    }
+    mail->state = MAIL_RETRYING;
+    if (!td_redis_answers(td_ledger_undo(d->redis, mail->campaign->id, &mail->msg->index, 1, on_unbegun, mail)))
+        on_unbegun(mail, NULL, &(struct td_err){.code = TD_ENOMEM});
+}
+
 /* ---- letting go ---- */
 
 void flow_drop(struct dispatch *d, struct mail *mail)
@@ -222,11 +250,16 @@ static void delayed_due(struct dispatch *d, int64_t wall_ms)
     d->delayed = (struct mail_list){NULL, NULL, 0};
     while ((mail = mail_pop(&list))) {
         if (mail->due_ms > wall_ms || (mail->twin && bits_get(&mail->campaign->busy, mail->msg->index)) ||
-            (mail->lane && !mail->lane->owned)) {
+            (mail->parked && !td_redis_up(d->redis)) || (mail->lane && !mail->lane->owned)) {
             mail_push(&d->delayed, mail);
         } else if (mail->retrying) {
             mail->retrying = false;
             flow_retry(d, mail, mail->reason);
+        } else if (mail->parked) {
+            mail->parked = false;
+            campaign_ready(d->campaigns, mail, false);
+        } else if (mail->unbegin) {
+            flow_unbegin(d, mail);
         } else if (mail->begun) {
             d->reserve++;
             campaign_ready(d->campaigns, mail, false);

@@ -5,7 +5,7 @@
  *  STATICS its campaign's static pieces are read     ENDING   outcome: ledger, then mail.outcomes
  *  READY   in its campaign's queue                   RETRYING to a retry topic
  *  BEGIN   the ledger was asked
- *  LEDGER  `begin` waits for Redis to come back
+ *  LEDGER  the answer to `begin` was lost: it is asked again when Redis is back
  *
  * Only a few mails more than there are connections are past BEGIN at any time (flow.c: reserve): after a crash each of
  * those is one that nobody knows about.
@@ -54,6 +54,8 @@ struct mail {
     bool dropped;    /* its lane went away while a call is under way: let go when that returns */
     bool begun;      /* `tried` is set for it (or would be, were Redis not away) */
     bool in_doubt;   /* resend: a copy handed over before may have arrived, so `tried` stays and no end but ACCEPTED is certain */
+    bool parked;     /* DELAYED until Redis is back, which was not asked about it yet */
+    bool unbegin;    /* DELAYED because Redis is away: next `tried` is to be cleared */
     bool retrying;   /* DELAYED because Redis is away: next comes the retry topic */
     bool twin;       /* DELAYED until the other copy of the same mail in this process has ended */
     bool orphan;     /* its lane went away while a relay had it: no offset any more, but an outcome */
