@@ -138,18 +138,27 @@ static size_t most_begun(const struct proc *proc)
 void sim_proc_doubt(struct proc *proc)
 {
     const struct dispatch *d = proc->state;
-    size_t begun = 0, ending = 0;
+    size_t begun = 0, ending = 0, in[MAIL_RETRYING + 1] = {0};
 
     if (!d)
         return;
     for (const struct lane *lane = lane_first(d->lanes); lane; lane = lane->next)
         for (const struct mail *mail = lane->mails; mail; mail = mail->lane_next) {
-            begun += mail->state == MAIL_BEGIN || (mail->begun && mail->state != MAIL_ENDING);
+            bool is = mail->state == MAIL_BEGIN || (mail->begun && mail->state != MAIL_ENDING);
+
+            sim.may_doubt += is;
+            if (mail->in_doubt || (mail->state == MAIL_DELAYED && (mail->unbegin || !td_redis_up(d->redis))))
+                continue; /* really in doubt, or not to be cleared without Redis: not of those that are bounded */
+            begun += is;
+            in[mail->state] += is;
             ending += mail->state == MAIL_ENDING;
         }
-    sim.may_doubt += begun + ending + outcomes_owed(d->outcomes);
+    sim.may_doubt += ending + outcomes_owed(d->outcomes);
     if (begun > most_begun(proc))
-        sim_violation("bound", "%s has begun %zu mails, at most %zu may be in doubt", proc->name, begun, most_begun(proc));
+        sim_violation("bound", "%s has begun %zu mails, at most %zu may be in doubt: %zu asked, %zu ready, %zu sending, %zu delayed, "
+                               "%zu retrying",
+                      proc->name, begun, most_begun(proc), in[MAIL_BEGIN], in[MAIL_GO], in[MAIL_SENDING], in[MAIL_DELAYED],
+                      in[MAIL_RETRYING]);
 }
 
 static void gone(struct proc *proc)
