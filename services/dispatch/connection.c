@@ -321,7 +321,7 @@ static void fail(struct connection *conn, CURLcode rc, enum relay_event event, c
 
     if (event == RELAY_EVENT_COUNT)
         event = handshake_event(&conn->handshake, conn->easy, rc, connector_relay(conn->connector),
-                                conn->error_text, text, sizeof(text));
+                                connector_own_rules(conn->connector), conn->error_text, text, sizeof(text));
     conn->ops->failed(conn->user, event, detail ? detail : text);
     connection_close(conn);
 }

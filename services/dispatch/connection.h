@@ -35,6 +35,8 @@ struct connection_ops {
 
 /** relay is borrowed for the connector's life. */
 int connector_new(uv_loop_t *loop, const struct td_relay_settings *relay, struct connector **ret, struct td_err *reterr);
+/** For refusals before any mail; borrowed; NULL: the built-in ones alone. */
+void connector_rules(struct connector *connector, const struct reply_rules *rules);
 /** All its connections must have been closed. Freed when the loop has run on. NULL is fine. */
 void connector_free(struct connector *connector);
 

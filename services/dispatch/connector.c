@@ -13,6 +13,7 @@
 struct connector {
     uv_loop_t *loop;
     const struct td_relay_settings *relay;
+    const struct reply_rules *rules;
     CURLM *multi;
     uv_timer_t timer; /* libcurl's one timer */
     char *url;
@@ -33,6 +34,16 @@ uv_loop_t *connector_loop(const struct connector *connector)
 const struct td_relay_settings *connector_relay(const struct connector *connector)
 {
     return connector->relay;
+}
+
+void connector_rules(struct connector *connector, const struct reply_rules *rules)
+{
+    connector->rules = rules;
+}
+
+const struct reply_rules *connector_own_rules(const struct connector *connector)
+{
+    return connector->rules;
 }
 
 /* After every call into the multi handle, never from inside one: handlers may remove handles. */

@@ -141,21 +141,37 @@ static enum relay_event event_of(const struct handshake *handshake, CURL *easy, 
     }
 }
 
-static bool too_many(const struct smtp_reply *reply)
+/* A refusal's words may say more than where it stood. */
+static enum relay_event event_by_words(enum relay_event event, const struct reply_rules *rules, const struct smtp_reply *reply)
 {
-    return reply->code >= 400 && reply_classify(NULL, PHASE_CONNECT, reply).health == HEALTH_CONNECTIONS;
+    if ((event != RELAY_BANNER && event != RELAY_AUTH) || reply->code < 400)
+        return event;
+    switch (reply_classify(rules, PHASE_CONNECT, reply).health) {
+    case HEALTH_CONNECTIONS:
+        return RELAY_TOO_MANY;
+    case HEALTH_EXHAUSTED:
+        return RELAY_QUOTA;
+    case HEALTH_PAUSED:
+        return RELAY_SUSPENDED;
+    case HEALTH_NONE:
+    case HEALTH_OK:
+    case HEALTH_SOFT:
+    case HEALTH_HARD:
+    case HEALTH_FATAL:
+        break;
+    }
+    return event;
 }
 
 enum relay_event handshake_event(const struct handshake *handshake, CURL *easy, CURLcode rc,
-                                 const struct td_relay_settings *relay, const char *error_text, char *detail,
-                                 size_t detail_size)
+                                 const struct td_relay_settings *relay, const struct reply_rules *rules,
+                                 const char *error_text, char *detail, size_t detail_size)
 {
     const struct smtp_reply *last = &handshake->last;
     enum relay_event event = event_of(handshake, easy, rc, relay->tls == TD_TLS_IMPLICIT);
     long os_errno = 0;
 
-    if (event == RELAY_BANNER && too_many(last))
-        event = RELAY_TOO_MANY;
+    event = event_by_words(event, rules, last);
     if (event == RELAY_CONNECT && curl_easy_getinfo(easy, CURLINFO_OS_ERRNO, &os_errno) != CURLE_OK)
         os_errno = 0;
     if (handshake->garbage)

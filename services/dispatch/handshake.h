@@ -26,10 +26,11 @@ bool handshake_line(struct handshake *handshake, const char *line, size_t len);
 
 /**
  * Judge a failure.
+ * @param rules   the relay's own, NULL: none
  * @param detail  at least 96 bytes; text without personal data: a reply's codes, an error's name
  */
 enum relay_event handshake_event(const struct handshake *handshake, CURL *easy, CURLcode rc,
-                                 const struct td_relay_settings *relay, const char *error_text, char *detail,
-                                 size_t detail_size);
+                                 const struct td_relay_settings *relay, const struct reply_rules *rules,
+                                 const char *error_text, char *detail, size_t detail_size);
 
 #endif /* HANDSHAKE_H */

@@ -16,7 +16,8 @@
 const char *relay_event_name(enum relay_event event)
 {
     static const char *const name[RELAY_EVENT_COUNT] = {"up",     "dns",  "connect", "tls",
-                                                        "banner", "auth", "reset",   "too_many"};
+                                                        "banner", "auth", "reset",   "too_many",
+                                                        "quota",  "suspended"};
 
     return (unsigned)event < RELAY_EVENT_COUNT ? name[event] : "?";
 }
@@ -113,6 +114,11 @@ size_t pool_busy(const struct pool *pool)
 size_t pool_connections(const struct pool *pool)
 {
     return pool->ready;
+}
+
+void pool_rules(struct pool *pool, const struct reply_rules *rules)
+{
+    connector_rules(pool->connector, rules);
 }
 
 const struct td_relay_settings *pool_relay(const struct pool *pool)

@@ -12,6 +12,7 @@
 #include <uv.h>
 
 #include "attempt.h"
+#include "reply_classify.h"
 #include "tandem/err.h"
 #include "tandem/metrics.h"
 #include "tandem/settings.h"
@@ -26,6 +27,8 @@ enum relay_event {
     RELAY_AUTH,         /* credentials refused (535 and so on) */
     RELAY_RESET,        /* an established connection broke during a transaction */
     RELAY_TOO_MANY,     /* 421 too many connections */
+    RELAY_QUOTA,        /* refused before any mail: its quota is used up */
+    RELAY_SUSPENDED,    /* refused before any mail: our account is paused */
     RELAY_EVENT_COUNT
 };
 const char *relay_event_name(enum relay_event event); /* "dns", "connect", ... */
@@ -56,6 +59,8 @@ struct pool_ops {
 
 int pool_new(uv_loop_t *loop, const struct td_relay_settings *relay, struct td_metrics *metrics,
              const struct pool_ops *ops, void *user, struct pool **ret, struct td_err *reterr);
+/** How the relay's refusals before any mail are classified, see reply_classify; borrowed. Without: built-in rules alone. */
+void pool_rules(struct pool *pool, const struct reply_rules *rules);
 const struct td_relay_settings *pool_relay(const struct pool *pool);
 
 /** How many more jobs it would take now: free connections, plus those it may still open (or is opening) less their jobs.

@@ -50,7 +50,17 @@ static void down_reason(char *out, size_t size, enum relay_event event, const ch
 {
     bool refused = event == RELAY_CONNECT && strstr(detail, "refused");
 
-    snprintf(out, size, "down.%s", refused ? "refused" : relay_event_name(event));
+    if (event == RELAY_QUOTA)
+        snprintf(out, size, "overloaded.quota");
+    else if (event == RELAY_SUSPENDED)
+        snprintf(out, size, "down.paused");
+    else
+        snprintf(out, size, "down.%s", refused ? "refused" : relay_event_name(event));
+}
+
+static enum health_kind kind_of(enum relay_event event)
+{
+    return event == RELAY_QUOTA ? HEALTH_EXHAUSTED : event == RELAY_SUSPENDED ? HEALTH_PAUSED : HEALTH_HARD;
 }
 
 static void on_event(void *user, struct pool *pool, enum relay_event event, const char *detail)
@@ -69,7 +79,7 @@ static void on_event(void *user, struct pool *pool, enum relay_event event, cons
         return;
     }
     down_reason(reason, sizeof(reason), event, detail);
-    health_report(r->owner->health, r->index, HEALTH_HARD, reason);
+    health_report(r->owner->health, r->index, kind_of(event), reason);
 }
 
 static void on_room(void *user, struct pool *pool)
@@ -145,7 +155,11 @@ static int relay_open(struct relays *relays, uv_loop_t *loop, size_t i, struct t
     r->failovers = td_metric(relays->metrics, TD_COUNTER, "tandem_dispatch_relay_left_total",
                              "Times mail left this relay because it was unfit", labels);
     rc = reply_rules_of(relays->settings, r->settings, &r->rules, reterr);
-    return rc < 0 ? rc : pool_new(loop, r->settings, relays->metrics, &ops, r, &r->pool, reterr);
+    if (rc == TD_OK)
+        rc = pool_new(loop, r->settings, relays->metrics, &ops, r, &r->pool, reterr);
+    if (rc == TD_OK)
+        pool_rules(r->pool, r->rules);
+    return rc;
 }
 
 int relays_new(uv_loop_t *loop, const struct td_settings *settings, struct td_redis *redis, struct td_metrics *metrics,

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "reply_rules.h"
 #include "tandem/app.h"
 #include "tandem/clock.h"
 #include "tandem/log.h"
@@ -346,9 +347,23 @@ static bool dispatch_ready(void *state, char *why, size_t size)
     return true; /* Redis away is a mode, not a failure: see /metrics */
 }
 
+static int dispatch_check(const struct td_settings *settings, struct td_err *reterr)
+{
+    int rc = TD_OK;
+
+    for (size_t i = 0; i < settings->relay_count && rc == TD_OK; i++) {
+        struct reply_rules *rules = NULL;
+
+        rc = reply_rules_of(settings, &settings->relays[i], &rules, reterr);
+        reply_rules_free(rules);
+    }
+    return rc;
+}
+
 const struct td_service dispatch_service = {
     .name = "dispatch",
     .summary = "send mail through the relays",
+    .check = dispatch_check,
     .start = dispatch_start,
     .stop = dispatch_stop,
     .ready = dispatch_ready,

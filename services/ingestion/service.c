@@ -411,6 +411,10 @@ static bool service_ready(void *state, char *why, size_t size)
 }
 
 const struct td_service ingestion_service = {
-    "ingestion",   "checks what is submitted and hands recipients to rendering",
-    service_start, service_stop,
-    service_ready, service_free};
+    .name = "ingestion",
+    .summary = "checks what is submitted and hands recipients to rendering",
+    .start = service_start,
+    .stop = service_stop,
+    .ready = service_ready,
+    .free = service_free,
+};

@@ -88,8 +88,18 @@ static void service_free(void *user)
     free(state);
 }
 
-static const struct td_service service = {"test",       "does nothing, well", service_start,
-                                          service_stop, service_ready,        service_free};
+static int service_check(const struct td_settings *settings, struct td_err *reterr)
+{
+    return settings->kafka_lanes == 13 ? td_fail(reterr, TD_ECONFIG, "thirteen lanes") : TD_OK;
+}
+
+static const struct td_service service = {.name = "test",
+                                          .summary = "does nothing, well",
+                                          .start = service_start,
+                                          .stop = service_stop,
+                                          .ready = service_ready,
+                                          .free = service_free,
+                                          .check = service_check};
 
 struct child {
     pid_t pid;
@@ -189,6 +199,8 @@ static void options_and_their_exit_codes(void **unused)
     assert_string_equal(child.text, "ok\n");
     assert_int_equal(run("", ARGS("--check-config", "--set", "kafka.lanes=0")), 78);
     assert_string_equal(child.text, "tandem-test: --set kafka.lanes: 0 is out of range, 1 to 1000\n");
+    assert_int_equal(run("", ARGS("--check-config", "--set", "kafka.lanes=13")), 78);
+    assert_string_equal(child.text, "tandem-test: thirteen lanes\n"); /* what the service itself finds */
     assert_int_equal(run("", ARGS("--config", "/does/not/exist", "--check-config")), 78);
     assert_int_equal(run("", ARGS("--print-config", "--set", "kafka.lanes=3")), 0);
     assert_non_null(strstr(child.text, "  lanes: 3 # --set\n"));

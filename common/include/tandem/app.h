@@ -28,6 +28,8 @@ struct td_service {
     /** For /readyz; when false fill why. */
     bool (*ready)(void *state, char *why, size_t size);
     void (*free)(void *state);
+    /** What td_settings_load cannot check, for --check-config; start finds it by itself. NULL: nothing more. */
+    int (*check)(const struct td_settings *settings, struct td_err *reterr);
 };
 
 /**

@@ -236,16 +236,28 @@ static int check_health(const struct td_service *service, const struct td_settin
     return 1;
 }
 
+static int check_config(const struct td_service *service, const struct td_settings *settings)
+{
+    const struct td_strings *warnings = td_settings_warnings(settings);
+    struct td_err err = {TD_OK, ""};
+
+    for (size_t i = 0; i < warnings->count; i++)
+        fprintf(stderr, "tandem-%s: warning: %s\n", service->name, warnings->item[i]);
+    if (service->check && service->check(settings, &err) < 0) {
+        fprintf(stderr, "tandem-%s: %s\n", service->name, err.text);
+        return TD_EXIT_CONFIG;
+    }
+    puts("ok");
+    return TD_EXIT_OK;
+}
+
 static int act(const struct td_service *service, const struct td_settings *settings, enum td_app_mode mode)
 {
     const struct td_strings *warnings = td_settings_warnings(settings);
 
     switch (mode) {
     case TD_MODE_CHECK:
-        for (size_t i = 0; i < warnings->count; i++)
-            fprintf(stderr, "tandem-%s: warning: %s\n", service->name, warnings->item[i]);
-        puts("ok");
-        return TD_EXIT_OK;
+        return check_config(service, settings);
     case TD_MODE_PRINT:
         td_settings_print(settings, stdout);
         return TD_EXIT_OK;
