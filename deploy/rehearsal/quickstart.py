@@ -19,7 +19,9 @@ LAST = "Öberg Ångström Lindqvist Sjöström Håkansson Ek Björk Nyström Åk
 
 
 def say(text):
-    print(f"quickstart: {text}", file=sys.stderr, flush=True)
+    # On a terminal tandemctl's progress may stand on the line: write over it.
+    clear = "\r\033[K" if sys.stderr.isatty() else ""
+    print(f"{clear}quickstart: {text}", file=sys.stderr, flush=True)
 
 
 class Parser(argparse.ArgumentParser):
