@@ -79,6 +79,8 @@ int ctl_campaign_cancel(struct ctl *ctl, int argc, char **argv);
 int ctl_campaign_rate(struct ctl *ctl, int argc, char **argv);
 int ctl_campaign_route(struct ctl *ctl, int argc, char **argv);
 int ctl_relay_list(struct ctl *ctl, int argc, char **argv);
+int ctl_relay_show(struct ctl *ctl, int argc, char **argv);
+int ctl_relay_test(struct ctl *ctl, int argc, char **argv);
 int ctl_relay_pause(struct ctl *ctl, int argc, char **argv);
 int ctl_relay_drain(struct ctl *ctl, int argc, char **argv);
 int ctl_relay_enable(struct ctl *ctl, int argc, char **argv);

@@ -24,6 +24,8 @@ static const struct command commands[] = {
     {"campaign", "rate", ctl_campaign_rate, "cap its mails per second (0: no cap)"},
     {"campaign", "route", ctl_campaign_route, "choose its relays, in order"},
     {"relay", "list", ctl_relay_list, "every relay and how it is"},
+    {"relay", "show", ctl_relay_show, "one relay: its state, why, what comes next, its settings"},
+    {"relay", "test", ctl_relay_test, "connect to it, TLS, EHLO, AUTH, QUIT: no mail"},
     {"relay", "pause", ctl_relay_pause, "give it no new mail for a time"},
     {"relay", "drain", ctl_relay_drain, "give it no new mail until it is enabled"},
     {"relay", "enable", ctl_relay_enable, "use it again, carefully at first"},

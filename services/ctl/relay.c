@@ -1,122 +1,86 @@
-/* Relays: settings joined with the shared state that dispatchers keep in td:{r:<name>}:state. */
+/* relay list, relay show: settings joined with the shared state that dispatchers keep in td:{r:<name>}:state. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "ctl.h"
+#include "relay_ask.h"
+#include "relay_input.h"
+#include "relay_state.h"
 #include "tandem/clock.h"
-#include "tandem/redis.h"
-#include "tandem/scripts.h"
-#include "text.h"
 
-#define TICK_MS 50
-
-struct relay_state { /* as relay_report.lua writes it */
-    char st[16], reason[48], by[16], evidence[160];
-    uint64_t epoch;
-    int64_t till_ms;
-    double factor;
-    bool known;
-};
-
-struct ask {
-    struct ctl *ctl;
-    struct td_redis *redis;
-    uv_timer_t timer;
-    uint64_t begun_ms;
-    /* list */
+struct look {
+    struct relay_ask ask; /* first */
+    size_t at, end;       /* relays asked for; end is one past the last */
+    bool show, asked_window;
+    int64_t now_ms;
     struct relay_state state[TD_RELAYS_MAX];
-    size_t asked; /* the relay whose answer is awaited */
-    /* set */
-    const char *name, *verb;
-    char ms[24];
-    bool waiting, done;
-    int code;
+    struct relay_window window;
 };
 
-static void end(struct ask *ask, int code)
-{
-    ask->done = true;
-    ask->code = code;
-    uv_stop(&ask->ctl->loop);
-}
-
-static void failed(struct ask *ask, const struct td_err *err)
-{
-    ask->waiting = false; /* the timer asks again */
-    if (err->code != TD_EIO || td_mono_ms() - ask->begun_ms > ask->ctl->timeout_ms)
-        end(ask, ctl_error(err));
-}
-
-/* ---- list ---- */
-
-static void state_field(struct relay_state *state, const char *name, const char *value)
-{
-    const struct {
-        const char *name;
-        char *at;
-        size_t size;
-    } texts[] = {{"st", state->st, sizeof(state->st)},
-                 {"reason", state->reason, sizeof(state->reason)},
-                 {"by", state->by, sizeof(state->by)},
-                 {"evidence", state->evidence, sizeof(state->evidence)}};
-
-    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
-        if (strcmp(name, texts[i].name) == 0)
-            snprintf(texts[i].at, texts[i].size, "%s", value);
-    if (strcmp(name, "ep") == 0)
-        state->epoch = strtoull(value, NULL, 10);
-    else if (strcmp(name, "till") == 0)
-        state->till_ms = strtoll(value, NULL, 10);
-    else if (strcmp(name, "factor") == 0)
-        state->factor = strtod(value, NULL);
-}
-
-static void ask_next(struct ask *ask);
+/* ---- asking ---- */
 
 static void on_state(void *user, const struct td_reply *reply, const struct td_err *err)
 {
-    struct ask *ask = user;
-    struct relay_state *state = &ask->state[ask->asked];
+    struct look *look = user;
+    struct relay_state *state = &look->state[look->at];
 
-    if (err) {
-        failed(ask, err);
+    if (!relay_answered(&look->ask, err))
         return;
-    }
-    *state = (struct relay_state){.factor = 1};
+    *state = (struct relay_state){.known = false};
     for (size_t i = 0; i + 1 < td_reply_count(reply); i += 2)
-        state_field(state, td_reply_str(td_reply_at(reply, i), NULL),
-                    td_reply_str(td_reply_at(reply, i + 1), NULL));
-    state->known = state->st[0] != '\0';
-    ask->waiting = false;
-    ask->asked++;
-    ask_next(ask);
+        relay_state_field(state, td_reply_str(td_reply_at(reply, i), NULL), td_reply_str(td_reply_at(reply, i + 1), NULL));
+    look->at++;
+    look->ask.step(&look->ask);
 }
 
-static void ask_next(struct ask *ask)
+static void on_window(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    struct look *look = user;
+
+    if (!relay_answered(&look->ask, err))
+        return;
+    for (size_t i = 1; i < td_reply_count(reply); i += 2)
+        relay_window_add(&look->window, td_reply_str(td_reply_at(reply, i), NULL), look->now_ms);
+    look->asked_window = true;
+    look->ask.step(&look->ask);
+}
+
+static void on_time(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    struct look *look = user;
+
+    if (!relay_answered(&look->ask, err))
+        return;
+    look->now_ms = td_reply_int(td_reply_at(reply, 0)) * 1000 + td_reply_int(td_reply_at(reply, 1)) / 1000;
+    look->ask.step(&look->ask);
+}
+
+static int ask_hash(struct look *look, const char *relay, const char *what, td_redis_cb *cb)
 {
     char key[64];
 
-    if (ask->asked == ask->ctl->settings.relay_count) {
-        end(ask, CTL_OK);
-        return;
-    }
-    snprintf(key, sizeof(key), "td:{r:%s}:state", ask->ctl->settings.relays[ask->asked].name);
-    const struct td_arg args[] = {TD_ARG_STR("HGETALL"), TD_ARG_STR(key)};
-    ask->waiting = td_redis_command(ask->redis, args, 2, on_state, ask) != TD_ENOMEM;
+    snprintf(key, sizeof(key), "td:{r:%s}:%s", relay, what);
+    return td_redis_command(look->ask.redis, (struct td_arg[]){TD_ARG_STR("HGETALL"), TD_ARG_STR(key)}, 2, cb, look);
 }
 
-static void utc(int64_t unix_ms, char out[32])
+static void look_step(struct relay_ask *ask)
 {
-    time_t at = (time_t)(unix_ms / 1000);
-    struct tm tm;
+    struct look *look = (struct look *)ask;
+    const struct td_relay_settings *relays = ask->ctl->settings.relays;
 
-    if (unix_ms <= 0 || !gmtime_r(&at, &tm) || strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
-        out[0] = '\0';
+    if (look->now_ms == 0) /* the state's times are by Redis' clock */
+        relay_asked(ask, td_redis_command(ask->redis, (struct td_arg[]){TD_ARG_STR("TIME")}, 1, on_time, look));
+    else if (look->at < look->end)
+        relay_asked(ask, ask_hash(look, relays[look->at].name, "state", on_state));
+    else if (look->show && !look->asked_window)
+        relay_asked(ask, ask_hash(look, relays[look->end - 1].name, "window", on_window));
+    else
+        relay_ask_end(ask, CTL_OK);
 }
+
+/* ---- telling ---- */
 
 static int json_field(struct td_buf *out, const char *name, const char *value)
 {
@@ -125,211 +89,153 @@ static int json_field(struct td_buf *out, const char *name, const char *value)
     return rc < 0 ? rc : ctl_json_string(out, value);
 }
 
-static void print_json(const struct td_relay_settings *relay, const struct relay_state *state)
+static int json_window(struct td_buf *out, const struct relay_window *window)
 {
+    return td_buf_printf(out,
+                         ",\"last_%d_s\":{\"accepted\":%" PRIu64 ",\"failed\":%" PRIu64 ",\"busy\":%" PRIu64
+                         ",\"final_replies_timed\":%" PRIu64 ",\"final_replies_over_10_s\":%" PRIu64 "}",
+                         RELAY_WINDOW_S, window->accepted, window->failed, window->busy, window->timed, window->slow);
+}
+
+static void print_json(const struct look *look, size_t i)
+{
+    const struct td_relay_settings *relay = &look->ask.ctl->settings.relays[i];
+    const struct relay_state *state = &look->state[i];
     struct td_buf out = TD_BUF_INIT(65536);
+    const struct {
+        const char *name, *value;
+    } fields[] = {{"host", relay->host},
+                  {"country", relay->country},
+                  {"state", state->known ? state->st : "unknown"},
+                  {"reason", state->reason},
+                  {"reason_words", state->known ? relay_reason_words(state->reason) : ""},
+                  {"evidence", state->evidence}};
     int rc = td_buf_adds(&out, "{\"relay\":");
 
     if (rc == TD_OK)
         rc = ctl_json_string(&out, relay->name);
-    if (rc == TD_OK)
-        rc = json_field(&out, "host", relay->host);
-    if (rc == TD_OK)
-        rc = json_field(&out, "country", relay->country);
-    if (rc == TD_OK)
-        rc = json_field(&out, "state", state->known ? state->st : "unknown");
-    if (rc == TD_OK)
-        rc = json_field(&out, "reason", state->reason);
-    if (rc == TD_OK)
-        rc = json_field(&out, "evidence", state->evidence);
+    for (size_t k = 0; k < sizeof(fields) / sizeof(fields[0]) && rc == TD_OK; k++)
+        rc = json_field(&out, fields[k].name, fields[k].value);
     if (rc == TD_OK)
         rc = td_buf_printf(&out,
                            ",\"port\":%" PRId64 ",\"epoch\":%" PRIu64 ",\"next_change_unix_ms\":%" PRId64
-                           ",\"rate_factor\":%g,\"max_mails_per_s\":%" PRId64 ",\"max_connections\":%" PRId64 "}",
-                           relay->port, state->epoch, state->till_ms, state->factor, relay->max_mails_per_s,
-                           relay->max_connections);
+                           ",\"rate_factor\":%g,\"max_mails_per_s\":%" PRId64 ",\"max_connections\":%" PRId64,
+                           relay->port, state->epoch, state->till_ms, relay_state_factor(state, look->now_ms),
+                           relay->max_mails_per_s, relay->max_connections);
+    if (rc == TD_OK && look->show)
+        rc = json_window(&out, &look->window);
+    if (rc == TD_OK)
+        rc = td_buf_addc(&out, '}');
     if (rc == TD_OK)
         puts(td_buf_str(&out));
     td_buf_release(&out);
 }
 
-static void print_list(const struct ask *ask)
+static const char *paint_of(const struct look *look, const char *state)
 {
-    const struct td_settings *settings = &ask->ctl->settings;
-    bool color = isatty(STDOUT_FILENO) && !ask->ctl->no_color;
-
-    if (!ask->ctl->json)
-        printf("%-16s %-10s %-2s %6s %-24s %-20s %s\n", "relay", "state", "", "rate/s", "reason", "next change",
-               "evidence");
-    for (size_t i = 0; i < settings->relay_count; i++) {
-        const struct td_relay_settings *relay = &settings->relays[i];
-        const struct relay_state *state = &ask->state[i];
-        const char *name = state->known ? state->st : "unknown"; /* no dispatcher has reported yet */
-        const char *paint = strcmp(name, "closed") == 0 ? "\033[32m"
-                            : strcmp(name, "open") == 0 ? "\033[31m"
-                                                        : "\033[33m";
-        char till[32], rate[16] = "-";
-
-        if (ask->ctl->json) {
-            print_json(relay, state);
-            continue;
-        }
-        if (relay->max_mails_per_s > 0)
-            snprintf(rate, sizeof(rate), "%.0f", (double)relay->max_mails_per_s * state->factor);
-        utc(state->till_ms, till);
-        printf("%-16s %s%-10s%s %-2s %6s %-24s %-20s %s\n", relay->name, color ? paint : "", name,
-               color ? "\033[0m" : "", relay->country, rate, state->reason, till, state->evidence);
-    }
+    if (look->ask.ctl->no_color || !isatty(STDOUT_FILENO))
+        return "";
+    return strcmp(state, "closed") == 0 ? "\033[32m" : strcmp(state, "open") == 0 ? "\033[31m" : "\033[33m";
 }
 
-/* ---- pause, drain, enable ---- */
-
-static void on_set(void *user, const struct td_reply *reply, const struct td_err *err)
+static void print_row(const struct look *look, size_t i)
 {
-    struct ask *ask = user;
+    const struct td_relay_settings *relay = &look->ask.ctl->settings.relays[i];
+    const struct relay_state *state = &look->state[i];
+    const char *name = state->known ? state->st : "unknown"; /* no dispatcher has reported yet */
+    const char *paint = paint_of(look, name);
+    char till[32], rate[16] = "-";
 
-    if (err) {
-        failed(ask, err);
-        return;
-    }
-    if (ask->ctl->json)
-        printf("{\"relay\":\"%s\",\"state\":\"%s\",\"epoch\":%lld}\n", ask->name,
-               td_reply_str(td_reply_at(reply, 0), NULL), td_reply_int(td_reply_at(reply, 1)));
-    else if (!ask->ctl->quiet)
-        printf("%s is %s\n", ask->name, td_reply_str(td_reply_at(reply, 0), NULL));
-    end(ask, CTL_OK);
+    if (relay->max_mails_per_s > 0)
+        snprintf(rate, sizeof(rate), "%.0f", (double)relay->max_mails_per_s * relay_state_factor(state, look->now_ms));
+    relay_time_words(state->till_ms, till);
+    printf("%-16s %s%-10s%s %-2s %6s %-24s %-20s %s\n", relay->name, paint, name, *paint ? "\033[0m" : "", relay->country, rate,
+           state->reason, till, state->evidence);
 }
 
-static void set(struct ask *ask)
+static void print_list(const struct look *look)
 {
-    char key[64];
-
-    snprintf(key, sizeof(key), "td:{r:%s}:state", ask->name);
-    const struct td_arg keys[] = {TD_ARG_STR(key)};
-    const struct td_arg args[] = {TD_ARG_STR(ask->verb), TD_ARG_STR(ask->ms)};
-    ask->waiting = td_redis_eval(ask->redis, &td_script_relay_set, keys, 1, args, 2, on_set, ask) != TD_ENOMEM;
-}
-
-/* ---- both ---- */
-
-static void on_timer(uv_timer_t *timer)
-{
-    struct ask *ask = timer->data;
-
-    if (ask->waiting || ask->done)
-        return;
-    if (ask->verb)
-        set(ask);
-    else
-        ask_next(ask);
-}
-
-static int ask_redis(struct ask *ask)
-{
-    struct ctl *ctl = ask->ctl;
-    struct td_err err;
-
-    ask->begun_ms = td_mono_ms();
-    if (td_redis_new(&ctl->loop, ctl->settings.redis_url, ctl->settings.redis_password,
-                     (unsigned)ctl->settings.redis_timeout_ms, &ask->redis, &err) < 0)
-        return ctl_error(&err);
-    uv_timer_init(&ctl->loop, &ask->timer);
-    ask->timer.data = ask;
-    uv_timer_start(&ask->timer, on_timer, TICK_MS, TICK_MS);
-    ctl_run(ctl);
-    uv_close((uv_handle_t *)&ask->timer, NULL);
-    td_redis_forget(ask->redis, ask);
-    td_redis_free(ask->redis);
-    uv_run(&ctl->loop, UV_RUN_DEFAULT);
-    return ask->code;
-}
-
-struct relay_input {
-    struct ctl *ctl; /* first: see ctl_input */
-    const char *name, *time;
-    bool wants_name, takes_time;
-};
-
-static error_t parse_relay(int key, char *arg, struct argp_state *state)
-{
-    struct relay_input *input = state->input;
-
-    switch (key) {
-    case ARGP_KEY_INIT:
-        ctl_input_init(state);
-        return 0;
-    case ARGP_KEY_ARG:
-        if (input->wants_name && !input->name)
-            input->name = arg;
-        else if (input->takes_time && !input->time)
-            input->time = arg;
+    if (!look->ask.ctl->json)
+        printf("%-16s %-10s %-2s %6s %-24s %-20s %s\n", "relay", "state", "", "rate/s", "reason", "next change", "evidence");
+    for (size_t i = 0; i < look->end; i++)
+        if (look->ask.ctl->json)
+            print_json(look, i);
         else
-            argp_error(state, "too many arguments");
-        return 0;
-    case ARGP_KEY_END:
-        if (input->wants_name && !input->name)
-            argp_error(state, "which relay?");
-        return 0;
-    default:
-        return ARGP_ERR_UNKNOWN;
-    }
+            print_row(look, i);
 }
+
+static void print_rate(const struct td_relay_settings *relay, double factor)
+{
+    if (relay->max_mails_per_s > 0)
+        printf("rate         %.0f mails/s of %" PRId64, (double)relay->max_mails_per_s * factor, relay->max_mails_per_s);
+    else
+        printf("rate         no limit known");
+    if (factor < 1)
+        printf(", cut to %.0f %%", factor * 100);
+    putchar('\n');
+}
+
+static void print_show(const struct look *look)
+{
+    const struct td_settings *settings = &look->ask.ctl->settings;
+    const struct td_relay_settings *relay = &settings->relays[look->end - 1];
+    const struct relay_state *state = &look->state[look->end - 1];
+    const char *name = state->known ? state->st : "unknown", *paint = paint_of(look, name);
+    char next[160];
+
+    printf("relay        %s\n", relay->name);
+    printf("state        %s%s%s, epoch %" PRIu64 "\n", paint, name, *paint ? "\033[0m" : "", state->epoch);
+    if (state->known) {
+        relay_next_words(state, look->now_ms, next, sizeof(next));
+        printf("reason       %s: %s\n", state->reason, relay_reason_words(state->reason));
+        printf("evidence     %s\n", *state->evidence ? state->evidence : "-");
+        printf("next change  %s\n", next);
+        if (state->opens > 0)
+            printf("             it has opened %u times lately, each time for longer\n", state->opens);
+    } else {
+        printf("reason       no dispatcher has reported on it yet\n");
+    }
+    print_rate(relay, relay_state_factor(state, look->now_ms));
+    printf("last %d s    %" PRIu64 " accepted, %" PRIu64 " failed, %" PRIu64 " busy; %" PRIu64 " of %" PRIu64
+           " final replies took over 10 s\n",
+           RELAY_WINDOW_S, look->window.accepted, look->window.failed, look->window.busy, look->window.slow, look->window.timed);
+    printf("allowed      %s\n", td_relay_allowed(settings, relay, NULL, 0) ? "yes" : "no: its country is not in allowed_countries");
+    printf("settings\n");
+    fflush(stdout);
+    td_settings_print_relay(settings, look->end - 1, stdout);
+}
+
+/* ---- commands ---- */
 
 int ctl_relay_list(struct ctl *ctl, int argc, char **argv)
 {
-    static const struct argp argp = {
-        NULL, parse_relay, NULL, "Every relay of the configuration and how it is.", ctl_children, NULL, NULL};
-    struct relay_input input = {ctl, NULL, NULL, false, false};
-    struct ask ask = {.ctl = ctl, .code = CTL_FAILED};
-    int code = ctl_parse(&argp, argc, argv, &input);
+    struct look look = {.ask = {.ctl = ctl, .step = look_step}};
+    int code = relay_parse(ctl, argc, argv, NULL, "Every relay of the configuration and how it is.", NULL);
 
+    if (code != CTL_OK)
+        return code;
+    look.end = ctl->settings.relay_count;
+    code = relay_ask_run(&look.ask);
     if (code == CTL_OK)
-        code = ctl_load(ctl);
-    if (code == CTL_OK)
-        code = ask_redis(&ask);
-    if (code == CTL_OK)
-        print_list(&ask);
+        print_list(&look);
     return code;
 }
 
-static int run_set(struct ctl *ctl, int argc, char **argv, const char *verb, const char *args, const char *doc)
+int ctl_relay_show(struct ctl *ctl, int argc, char **argv)
 {
-    const struct argp argp = {NULL, parse_relay, args, doc, ctl_children, NULL, NULL};
-    struct relay_input input = {ctl, NULL, NULL, true, strcmp(verb, "pause") == 0};
-    struct ask ask = {.ctl = ctl, .verb = verb, .code = CTL_FAILED};
-    int64_t ms = 0;
-    int code = ctl_parse(&argp, argc, argv, &input);
+    struct look look = {.ask = {.ctl = ctl, .step = look_step}, .show = true};
+    struct relay_input input = {.wants_name = true};
+    int code = relay_parse(ctl, argc, argv, "NAME", "All that is known of one relay: its state, why, what comes next, its settings.",
+                           &input);
 
-    if (code == CTL_OK && input.takes_time && !text_duration_ms(input.time ? input.time : "10m", &ms)) {
-        ctl_say("a time is such as 90s, 10m or 2h");
-        code = CTL_USAGE;
-    }
-    if (code == CTL_OK)
-        code = ctl_load(ctl);
-    if (code == CTL_OK && !td_settings_relay(&ctl->settings, input.name)) {
-        ctl_say("no relay of this name is configured");
-        code = CTL_USAGE;
-    }
     if (code != CTL_OK)
         return code;
-    ask.name = input.name;
-    snprintf(ask.ms, sizeof(ask.ms), "%" PRId64, ms);
-    return ask_redis(&ask);
-}
-
-int ctl_relay_pause(struct ctl *ctl, int argc, char **argv)
-{
-    return run_set(
-        ctl, argc, argv, "pause", "NAME [TIME]",
-        "Give a relay no new mail for a time (default 10m); then it is used again, carefully at first.");
-}
-
-int ctl_relay_drain(struct ctl *ctl, int argc, char **argv)
-{
-    return run_set(ctl, argc, argv, "drain", "NAME", "Give a relay no new mail until it is enabled.");
-}
-
-int ctl_relay_enable(struct ctl *ctl, int argc, char **argv)
-{
-    return run_set(ctl, argc, argv, "enable", "NAME", "Use a relay again, carefully at first.");
+    look.at = input.index;
+    look.end = input.index + 1;
+    code = relay_ask_run(&look.ask);
+    if (code == CTL_OK && ctl->json)
+        print_json(&look, input.index);
+    else if (code == CTL_OK)
+        print_show(&look);
+    return code;
 }

@@ -112,6 +112,8 @@ void td_settings_release(struct td_settings *settings);
 
 /** Effective values as YAML, each with its origin as a comment; secrets as "***". */
 void td_settings_print(const struct td_settings *settings, FILE *out);
+/** One item of relays, as td_settings_print has it. */
+void td_settings_print_relay(const struct td_settings *settings, size_t index, FILE *out);
 /** Every option with type, default, range and help: Markdown for the docs (a test compares), or plain for --help. */
 void td_settings_document(FILE *out, bool markdown);
 

@@ -232,6 +232,17 @@ static void print_value(const struct td_settings *settings, const struct td_opt 
     td_buf_release(&text);
 }
 
+void td_settings_print_relay(const struct td_settings *settings, size_t index, FILE *out)
+{
+    const struct td_relay_settings *relay = &settings->relays[index];
+
+    for (size_t i = 0; i < td_relay_opt_count; i++) {
+        fputs(i ? "    " : "  - ", out);
+        print_value(settings, &td_relay_opts[i], relay, relay->name,
+                    settings->origins ? &settings->origins->relay[index][i] : NULL, out);
+    }
+}
+
 void td_settings_print(const struct td_settings *settings, FILE *out)
 {
     const struct td_origins *origins = settings->origins;
@@ -246,11 +257,6 @@ void td_settings_print(const struct td_settings *settings, FILE *out)
     }
     if (settings->relay_count)
         fputs("relays:\n", out);
-    for (size_t i = 0; i < settings->relay_count; i++) {
-        for (size_t j = 0; j < td_relay_opt_count; j++) {
-            fputs(j ? "    " : "  - ", out);
-            print_value(settings, &td_relay_opts[j], &settings->relays[i], settings->relays[i].name,
-                        origins ? &origins->relay[i][j] : NULL, out);
-        }
-    }
+    for (size_t i = 0; i < settings->relay_count; i++)
+        td_settings_print_relay(settings, i, out);
 }
