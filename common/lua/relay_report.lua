@@ -31,7 +31,7 @@
 --   replies timed, those over 10 s), reason (of the worst), want (mails it could try), used (grants used), can (1: could
 --   probe), probe (well | bad), probe_epoch, probe_ms, probe_max_ms, ramp_ms, random (0..1); now (ms) in tests only
 -- Reply: state, epoch, share, factor, grants, probe (1: go), next change (Unix ms, 0 none), reason, evidence, changed (1:
---   by this call), server's time (ms)
+--   by this call, or by an operator and this caller is to tell of it), server's time (ms)
 local MIN_N, LOWER, Z, WINDOW_S = 20, 0.30, 1.96, 30
 local ROW, ROW_MS, QUIET_MS = 3, 5000, 1000
 local SLOW_N, SLOW_SHARE = 20, 0.05
@@ -279,6 +279,9 @@ elseif h.st == 'closed' or h.st == 'limited' then judge()
 elseif h.st == 'half-open' then try()
 elseif h.st == 'exhausted' or h.st == 'paused' then wait_aside() end
 
+local told = changed
+if h.untold == '1' then h.untold, told = '', 1 end
+
 local share, next_change = 0, num('till')
 if h.st == 'closed' or h.st == 'limited' then
   local ramp_ms = math.max(1, arg('ramp_ms'))
@@ -306,4 +309,4 @@ if changed == 1 then
     string.match(KEYS[1], '{r:(.-)}') or '', from, h.st, h.ep, h.reason, h.evidence))
 end
 return {h.st, h.ep, string.format('%.3f', share), string.format('%.3f', num('factor')), grants, probe,
-  string.format('%.0f', next_change), h.reason, h.evidence, changed, string.format('%.0f', now)}
+  string.format('%.0f', next_change), h.reason, h.evidence, told, string.format('%.0f', now)}

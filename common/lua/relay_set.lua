@@ -1,5 +1,5 @@
 -- What operators say about a relay. drain: no new mail until enable. pause: the same for a time. enable: trust it again,
--- by way of probes and a few mails; past failures are forgiven.
+-- by way of probes and a few mails; past failures are forgiven. `untold` makes the next dispatcher that reports tell of it.
 -- KEYS: td:{r:<relay>}:state   ARGV: drain | pause | enable, ms (pause), now (ms; in tests only)
 -- Reply: state, epoch, reason.
 local time = redis.call('TIME')
@@ -24,7 +24,7 @@ end
 if to ~= from or #fields > 0 then
   epoch = epoch + 1
   redis.call('HSET', KEYS[1], 'st', to, 'ep', string.format('%.0f', epoch), 'reason', reason, 'evidence', 'an operator', 'factor', '1',
-    unpack(fields))
+    'untold', '1', unpack(fields))
   redis.call('EXPIRE', KEYS[1], 30 * 86400)
   redis.call('PUBLISH', 'td:relays', string.format('relay=%s from=%s to=%s epoch=%.0f reason=%s evidence="an operator"',
     string.match(KEYS[1], '{r:(.-)}') or '', from, to, epoch, reason))

@@ -498,6 +498,24 @@ static void a_paused_account_waits_for_a_mail_or_an_operator(void **unused)
     assert_int_equal(fleet.at.probe, 1);
 }
 
+static void one_dispatcher_tells_of_what_an_operator_did(void **unused)
+{
+    struct fleet fleet = fleet_of("told");
+
+    (void)unused;
+    set_relay(&fleet, "drain", "0");
+    tell(&fleet, "ok", "0");
+    assert_string_equal(fleet.at.name, "paused");
+    assert_int_equal(fleet.at.changed, 1);
+    tell(&fleet, "me", "two", "ok", "0");
+    assert_int_equal(fleet.at.changed, 0);
+    set_relay(&fleet, "enable", "0");
+    tell(&fleet, "me", "two", "ok", "0");
+    assert_int_equal(fleet.at.changed, 1);
+    tell(&fleet, "ok", "0");
+    assert_int_equal(fleet.at.changed, 0);
+}
+
 static void a_drained_relay_stays_so_until_enabled(void **unused)
 {
     struct fleet fleet = fleet_of("drain");
@@ -1079,6 +1097,7 @@ int main(void)
         cmocka_unit_test(a_tarpit_is_cut_and_then_opened),
         cmocka_unit_test(a_used_up_quota_sets_it_aside_and_asks_with_one_mail_every_ten_minutes),
         cmocka_unit_test(a_paused_account_waits_for_a_mail_or_an_operator),
+        cmocka_unit_test(one_dispatcher_tells_of_what_an_operator_did),
         cmocka_unit_test(a_drained_relay_stays_so_until_enabled),
         cmocka_unit_test(with_redis_emptied_the_last_known_state_is_taken_up),
         cmocka_unit_test(a_server_clock_set_back_does_not_keep_it_open),
