@@ -17,6 +17,8 @@
 -- OPEN waits probe_ms x 2^(opens - 1), at most probe_max_ms, +-10 %. Then HALF-OPEN: one process holds the fleet's probe
 --   (no mail, lease 5 s); after 2 good ones mails are granted, 5 a second fleet-wide; 20 accepted, or at least 3 over
 --   3 s, or a minute in which nobody had mail for it, close it; its share of mail then grows from 10 % to all.
+--   With no relay fit at all (hold = 1) mails wait and a probe costs none of them: then it is tried every 2 s, which makes
+--   no later wait longer.
 --   opens goes down by 1 for every 10 healthy minutes.
 -- FLAPPING: a failure within 60 s of closing is a relapse; each doubles the wait again, up to 10 minutes whatever
 --   probe_max_ms is, and is forgiven as opens is. 10 s up, 10 s down for 30 min: at most 12 switches (test_health.c).
@@ -29,7 +31,7 @@
 -- ARGV: name, value, name, value ... me, epoch, state (the caller's, with its reason), ok, hard, soft, fatal, exhausted,
 --   paused (counts), row (connection failures since the caller's last success), refused (of those), latencies, slow (final
 --   replies timed, those over 10 s), reason (of the worst), want (mails it could try), used (grants used), can (1: could
---   probe), probe (well | bad), probe_epoch, probe_ms, probe_max_ms, ramp_ms, random (0..1); now (ms) in tests only
+--   probe), probe (well | bad), hold (1: no relay is fit), probe_epoch, probe_ms, probe_max_ms, ramp_ms, random (0..1); now (ms) in tests only
 -- Reply: state, epoch, share, factor, grants, probe (1: go), next change (Unix ms, 0 none), reason, evidence, changed (1:
 --   by this call, or by an operator and this caller is to tell of it), server's time (ms)
 local MIN_N, LOWER, Z, WINDOW_S = 20, 0.30, 1.96, 30
@@ -37,6 +39,7 @@ local ROW, ROW_MS, QUIET_MS = 3, 5000, 1000
 local SLOW_N, SLOW_SHARE = 20, 0.05
 local OPENS_MAX, RELAPSE_MS, RELAPSE_MAX_MS, FORGIVE_MS = 16, 60000, 600000, 600000
 local PROBES, PROBE_LEASE_MS, GRANTS_PER_S = 2, 5000, 5
+local HOLD_MS = 2000
 local WINS, FEW, FEW_MS, IDLE_MS, RAMP_FIRST = 20, 3, 3000, 60000, 0.10
 local CUT, CUT_MS, CREEP_PER_S, FLOOR, FLOOR_MS, OFF_FLOOR = 0.7, 500, 0.02, 0.05, 30000, 0.15
 local EXHAUSTED_MS, RARE_MS = 3600000, 600000
@@ -70,10 +73,13 @@ local function open(reason, evidence)
   if (h.st == 'closed' or h.st == 'limited') and num('closed_at') > 0 and now - num('closed_at') < RELAPSE_MS then
     set('relapses', math.min(num('relapses') + 1, OPENS_MAX))
   end
-  set('opens', math.min(num('opens') + 1, OPENS_MAX))
+  if h.eager ~= '1' then set('opens', math.min(num('opens') + 1, OPENS_MAX)) end
   local wait = math.min(arg('probe_ms') * 2 ^ (num('opens') - 1), arg('probe_max_ms'))
   if num('relapses') > 0 then wait = math.max(wait, math.min(wait * 2 ^ num('relapses'), RELAPSE_MAX_MS)) end
   set('till', now + wait * (0.9 + 0.2 * arg('random')))
+  if h.eager == '1' and num('due') > now then set('till', num('due')) end -- as planned, had it not been tried early
+  h.eager = '0'
+  set('opened_at', now)
   h.row, h.floor_at = '', '0'
   set('factor', 1)
   redis.call('DEL', KEYS[2])
@@ -81,6 +87,8 @@ local function open(reason, evidence)
 end
 
 local function half(skip_probes, evidence)
+  h.eager = h.st == 'open' and num('till') > now and '1' or '0'
+  h.due = h.till
   set('probes', skip_probes and PROBES or 0)
   h.probe_until, h.wins, h.used, h.granted, h.till = '0', '0', '0', '0', '0'
   h.overload = string.sub(h.reason or '', 1, 10) == 'overloaded' and '1' or '0'
@@ -124,7 +132,8 @@ end
 -- Before counts are looked at: what was counted while it was open says nothing about the trial that begins now.
 if h.st == 'open' then
   local longest = math.max(arg('probe_max_ms'), RELAPSE_MAX_MS) * 1.1
-  if now >= num('till') or num('till') > now + longest then half(false, 'the wait is over') end -- or a clock was set back
+  if now >= num('till') or num('till') > now + longest then half(false, 'the wait is over') -- or a clock was set back
+  elseif arg('hold') == 1 and now - num('opened_at') >= HOLD_MS then half(false, 'no relay is fit: tried early') end
 end
 
 local current = arg('epoch') == num('ep')

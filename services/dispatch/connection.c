@@ -187,6 +187,7 @@ static void read_all(struct connection *conn)
             smtp_transaction_fail(conn->tx, conn->quitting ? SMTP_END_QUIT : SMTP_END_LOST);
             return;
         }
+        connector_heard(conn->connector);
         smtp_transaction_in(conn->tx, data, n, td_mono_us());
     }
 }
@@ -299,6 +300,17 @@ void connection_run(struct connection *conn)
     run(conn);
 }
 
+void connection_give_up(struct connection *conn)
+{
+    smtp_transaction_fail(conn->tx, SMTP_END_TIMEOUT);
+    run(conn);
+}
+
+bool connection_final_out(const struct connection *conn)
+{
+    return smtp_transaction_in_doubt(conn->tx);
+}
+
 void connection_quit(struct connection *conn)
 {
     conn->quitting = true;
@@ -362,6 +374,8 @@ void connection_connect_done(struct connection *conn, CURLcode rc)
 {
     const struct td_relay_settings *relay = connector_relay(conn->connector);
 
+    if (conn->handshake.replies > 0)
+        connector_heard(conn->connector);
     if (rc != CURLE_OK) {
         fail(conn, rc, RELAY_EVENT_COUNT, NULL);
         return;

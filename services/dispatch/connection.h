@@ -37,6 +37,8 @@ struct connection_ops {
 int connector_new(uv_loop_t *loop, const struct td_relay_settings *relay, struct connector **ret, struct td_err *reterr);
 /** For refusals before any mail; borrowed; NULL: the built-in ones alone. */
 void connector_rules(struct connector *connector, const struct reply_rules *rules);
+/** When something last came from the relay on any connection that is up, or one came up: td_mono_us. */
+uint64_t connector_heard_us(const struct connector *connector);
 /** All its connections must have been closed. Freed when the loop has run on. NULL is fine. */
 void connector_free(struct connector *connector);
 
@@ -49,6 +51,10 @@ void connection_run(struct connection *conn);
 void connection_quit(struct connection *conn);
 /** Ask for a sign of life; idle follows when it came. Only while up. */
 void connection_noop(struct connection *conn);
+/** The relay has gone silent: end it as after a timeout. */
+void connection_give_up(struct connection *conn);
+/** Is a mail in flight whose final dot is out, so that the relay may have taken it? */
+bool connection_final_out(const struct connection *conn);
 /** Drop it now, without a word and without any further callback. Not from inside its callbacks. */
 void connection_close(struct connection *conn);
 

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "connector_int.h"
+#include "tandem/clock.h"
 
 struct connector {
     uv_loop_t *loop;
@@ -16,6 +17,7 @@ struct connector {
     const struct reply_rules *rules;
     CURLM *multi;
     uv_timer_t timer; /* libcurl's one timer */
+    uint64_t heard_us;
     char *url;
 };
 
@@ -34,6 +36,16 @@ uv_loop_t *connector_loop(const struct connector *connector)
 const struct td_relay_settings *connector_relay(const struct connector *connector)
 {
     return connector->relay;
+}
+
+void connector_heard(struct connector *connector)
+{
+    connector->heard_us = td_mono_us();
+}
+
+uint64_t connector_heard_us(const struct connector *connector)
+{
+    return connector->heard_us;
 }
 
 void connector_rules(struct connector *connector, const struct reply_rules *rules)

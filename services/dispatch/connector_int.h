@@ -14,6 +14,8 @@ int connector_add(struct connector *connector, CURL *easy, struct connection *co
 void connector_remove(struct connector *connector, CURL *easy);
 uv_loop_t *connector_loop(const struct connector *connector);
 const struct td_relay_settings *connector_relay(const struct connector *connector);
+/** Something came from the relay, on any connection. */
+void connector_heard(struct connector *connector);
 const struct reply_rules *connector_own_rules(const struct connector *connector);
 
 /** connection.c: libcurl is done connecting. Not inside a libcurl callback. */

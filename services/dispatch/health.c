@@ -205,6 +205,15 @@ static uint32_t wanted(const struct relay *relay)
     return relay->view.grants == 0;
 }
 
+/* No relay is fit: mails wait. */
+static bool holding(const struct health *health)
+{
+    for (size_t i = 0; i < health->count; i++)
+        if (health->relay[i].view.state <= RELAY_LIMITED)
+            return false;
+    return true;
+}
+
 static void report(struct relay *relay)
 {
     struct health *health = relay->health;
@@ -238,6 +247,7 @@ static void report(struct relay *relay)
     put_number(&pairs, "used", counts->used);
     put_number(&pairs, "want", wanted(relay));
     put_number(&pairs, "can", !relay->probing);
+    put_number(&pairs, "hold", holding(health));
     put_number(&pairs, "probe_ms", (uint64_t)health->settings->health_probe_ms);
     put_number(&pairs, "probe_max_ms", (uint64_t)health->settings->health_probe_max_ms);
     put_number(&pairs, "ramp_ms", RAMP_MS);
@@ -344,7 +354,7 @@ static void on_message(void *user, const char *message, size_t len)
 /* Facts about reaching the relay at all, of which three in a row are enough. */
 static bool is_connection(const char *reason)
 {
-    static const char *const what[] = {"connect", "refused", "tls", "banner", "dns", "auth", "reset"};
+    static const char *const what[] = {"connect", "refused", "tls", "banner", "dns", "auth", "reset", "silent"};
 
     if (strncmp(reason, "down.", 5) != 0)
         return false;
@@ -380,7 +390,7 @@ void health_report(struct health *health, size_t index, enum health_kind kind, c
 {
     struct relay *relay = &health->relay[index];
     bool connection = kind == HEALTH_HARD && is_connection(reason);
-    bool refused = connection && strcmp(reason, "down.refused") == 0;
+    bool refused = connection && (strcmp(reason, "down.refused") == 0 || strcmp(reason, "down.silent") == 0);
 
     if (kind == HEALTH_NONE || kind == HEALTH_CONNECTIONS) /* the pool shrinks; the relay is as fit as before */
         return;

@@ -16,7 +16,7 @@
 const char *relay_event_name(enum relay_event event)
 {
     static const char *const name[RELAY_EVENT_COUNT] = {"up",     "dns",  "connect", "tls",
-                                                        "banner", "auth", "reset",   "too_many",
+                                                        "banner", "auth", "reset",   "silent", "too_many",
                                                         "quota",  "suspended"};
 
     return (unsigned)event < RELAY_EVENT_COUNT ? name[event] : "?";
@@ -106,9 +106,22 @@ size_t pool_room(const struct pool *pool)
     return pool->stopping || used >= places ? 0 : places - used;
 }
 
+size_t pool_free_now(const struct pool *pool)
+{
+    size_t used = pool->in_flight + pool->waiting.count + pool->retrying.count;
+
+    return pool->stopping || used >= pool->slots ? 0 : pool->slots - used;
+}
+
+void pool_warm(struct pool *pool, size_t connections)
+{
+    pool->warm = connections;
+    pool_dirty(pool);
+}
+
 size_t pool_busy(const struct pool *pool)
 {
-    return pool->in_flight + pool->waiting.count + pool->retrying.count + pool->returned.count;
+    return pool->in_flight + pool->stuck + pool->waiting.count + pool->retrying.count + pool->returned.count;
 }
 
 size_t pool_connections(const struct pool *pool)
@@ -129,8 +142,10 @@ const struct td_relay_settings *pool_relay(const struct pool *pool)
 void pool_job_done(struct pool *pool, struct mail_job *job, const struct attempt_result *result)
 {
     td_metric_add(pool->attempts[result->kind], 1);
-    if (result->kind == ATTEMPT_ACCEPTED)
+    if (result->kind == ATTEMPT_ACCEPTED) {
         td_metric_observe(pool->final_seconds, (double)result->final_us / 1e6);
+        pool_final_took(pool, result->final_us);
+    }
     pool->ops->done(pool->user, job, result);
 }
 
@@ -181,6 +196,9 @@ static void open_more(struct pool *pool)
     size_t free_soon = pool->waiting.count > 0 ? settling(pool) : 0;
     size_t wanted = pool->retrying.count + (pool->waiting.count > free_soon ? pool->waiting.count - free_soon : 0);
 
+    if (wanted < pool->warm)
+        wanted = pool->warm;
+    pool->warm = 0;
     while (pool->opening < HANDSHAKES_MAX && pool->opening < wanted && pool_may_open(pool) > 0) {
         if (!member_open(pool)) {
             pool_back_off(pool); /* out of memory: later */
@@ -385,7 +403,8 @@ int pool_new(uv_loop_t *loop, const struct td_relay_settings *relay, struct td_m
     uv_idle_init(loop, &pool->awake);
     uv_timer_init(loop, &pool->timer);
     pool->prepare.data = pool->check.data = pool->awake.data = pool->timer.data = pool;
-    pool->handles = 4;
+    pool->handles = 5;
+    pool_silence_start(pool);
     uv_prepare_start(&pool->prepare, on_prepare);
     uv_check_start(&pool->check, on_check);
     *ret = pool;
@@ -414,4 +433,5 @@ void pool_free(struct pool *pool)
     uv_close((uv_handle_t *)&pool->check, pool_handle_closed);
     uv_close((uv_handle_t *)&pool->awake, pool_handle_closed);
     uv_close((uv_handle_t *)&pool->timer, pool_handle_closed);
+    uv_close((uv_handle_t *)&pool->silence, pool_handle_closed);
 }

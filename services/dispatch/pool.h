@@ -26,6 +26,7 @@ enum relay_event {
     RELAY_BANNER,       /* greeting or EHLO refused, garbage, timed out */
     RELAY_AUTH,         /* credentials refused (535 and so on) */
     RELAY_RESET,        /* an established connection broke during a transaction */
+    RELAY_SILENT,       /* it hangs: several connections wait and nothing came for long */
     RELAY_TOO_MANY,     /* 421 too many connections */
     RELAY_QUOTA,        /* refused before any mail: its quota is used up */
     RELAY_SUSPENDED,    /* refused before any mail: our account is paused */
@@ -66,6 +67,10 @@ const struct td_relay_settings *pool_relay(const struct pool *pool);
 /** How many more jobs it would take now: free connections, plus those it may still open (or is opening) less their jobs.
  * Opening is staggered: at most 8 handshakes at once. */
 size_t pool_room(const struct pool *pool);
+/** Of those, how many would be written at once: places on connections that are up. */
+size_t pool_free_now(const struct pool *pool);
+/** Have so many more connections opened, as far as there is room; each that is up is told as RELAY_UP. */
+void pool_warm(struct pool *pool, size_t connections);
 /** @return TD_OK, or TD_EAGAIN when there is no room. Copies nothing. */
 int pool_send(struct pool *pool, struct mail_job *job);
 /** Jobs taken and not done. */

@@ -11,7 +11,7 @@
 #define BACKOFF_MAX_MS 5000
 #define LIMIT_RISE_MS (60 * 1000)
 
-enum member_state { MEMBER_GONE = 0, MEMBER_OPENING, MEMBER_READY, MEMBER_QUITTING };
+enum member_state { MEMBER_GONE = 0, MEMBER_OPENING, MEMBER_READY, MEMBER_QUITTING, MEMBER_STUCK };
 
 struct member {
     struct pool *pool;
@@ -48,6 +48,10 @@ struct pool {
     size_t opening, ready, quitting, idle_count;
     size_t slots; /* of all ready members */
     size_t in_flight;
+    size_t warm;              /* connections to be opened for mails to come */
+    size_t stuck;             /* mails on connections gone silent after their final dot */
+    uint64_t longest_us;      /* longest final reply of late, fading */
+    uint64_t awaited_since_us, silence_tick_us;
     struct job_list waiting;  /* for any connection */
     struct job_list retrying; /* for a fresh connection */
     struct job_list returned; /* to be given back as not taken */
@@ -64,6 +68,7 @@ struct pool {
     uv_check_t check;
     uv_idle_t awake; /* runs while dirty: the loop must not sleep on it */
     uv_timer_t timer;
+    uv_timer_t silence;
     int handles;
     struct td_metric *connections_gauge;
     struct td_metric *handshakes[RELAY_EVENT_COUNT];
@@ -85,11 +90,17 @@ struct mail_job *pool_job_shift(struct job_list *list);
 void pool_job_done(struct pool *pool, struct mail_job *job, const struct attempt_result *result);
 void pool_event(struct pool *pool, enum relay_event what, const char *detail);
 
+/* pool_silence.c */
+void pool_silence_start(struct pool *pool);
+void pool_final_took(struct pool *pool, uint64_t final_us);
+
 /* pool_member.c */
 bool member_open(struct pool *pool);
 /** Take it off the stack of idle ones and let it pull a job. */
 void member_run(struct member *member);
 void member_quit(struct member *member);
+/** It has mails and the relay says nothing: what was not taken goes back; else it only waits on, and counts no more. */
+void member_silent(struct member *member);
 /** Drop it without a word. */
 void member_drop(struct member *member);
 bool member_worn_out(const struct member *member);

@@ -53,6 +53,8 @@ static void member_to(struct member *member, enum member_state state)
     case MEMBER_QUITTING:
         pool->quitting--;
         break;
+    case MEMBER_STUCK:
+        break;
     }
     member->state = state;
     switch (state) {
@@ -67,6 +69,8 @@ static void member_to(struct member *member, enum member_state state)
         break;
     case MEMBER_QUITTING:
         pool->quitting++;
+        break;
+    case MEMBER_STUCK: /* it holds no place */
         break;
     }
     td_metric_set(pool->connections_gauge, (double)pool->ready);
@@ -113,7 +117,10 @@ static void member_result(void *user, void *mail_user, const struct attempt_resu
     bool broken = result->kind == ATTEMPT_NOT_TAKEN || result->kind == ATTEMPT_UNCONFIRMED;
 
     member->jobs--;
-    pool->in_flight--;
+    if (member->state == MEMBER_STUCK)
+        pool->stuck--;
+    else
+        pool->in_flight--;
     pool_dirty(pool);
     if (!pool->stopping && deserves_fresh(job, result, end)) {
         job->retried = true;
@@ -162,10 +169,24 @@ static bool member_next(void *user, struct smtp_mail *ret)
     return true;
 }
 
+void member_silent(struct member *member)
+{
+    struct pool *pool = member->pool;
+
+    member->told_reset = true; /* the relay's silence is one event, not one a connection */
+    if (!connection_final_out(member->conn)) {
+        connection_give_up(member->conn);
+        return;
+    }
+    pool->in_flight -= member->jobs;
+    pool->stuck += member->jobs;
+    member_to(member, MEMBER_STUCK);
+}
+
 void member_quit(struct member *member)
 {
     idle_remove(member);
-    if (member->state != MEMBER_READY)
+    if (member->state != MEMBER_READY && member->state != MEMBER_STUCK)
         return;
     member_to(member, MEMBER_QUITTING);
     connection_quit(member->conn);
@@ -176,6 +197,8 @@ static void member_idle(void *user)
     struct member *member = user;
     struct pool *pool = member->pool;
 
+    if (member->state == MEMBER_STUCK)
+        member_quit(member); /* it did answer, and others have taken its place */
     if (member->state != MEMBER_READY)
         return;
     if (pool->stopping || member_worn_out(member) || pool->ready > pool_cap(pool))

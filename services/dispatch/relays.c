@@ -10,7 +10,10 @@
 #include "tandem/log.h"
 #include "tandem/token.h"
 
-enum { OVERFLOW_WAIT_US = 50000 }; /* a limited relay whose next slot is further away lets mail flow on */
+enum {
+    OVERFLOW_WAIT_US = 50000,        /* a limited relay whose next slot is further away lets mail flow on */
+    MAILS_PER_S_OF_A_CONNECTION = 10 /* about, so that a few are made at once when mail begins */
+};
 
 struct relay {
     struct relays *owner;
@@ -68,8 +71,10 @@ static void on_event(void *user, struct pool *pool, enum relay_event event, cons
     struct relay *r = user;
     char reason[48];
 
-    if (event == RELAY_UP)
+    if (event == RELAY_UP) {
+        r->owner->ops.moved(r->owner->user); /* a paced mail may have waited for it */
         return;
+    }
     td_log(TD_WARN, "relay.trouble", "relay=%s what=%s detail=\"%s\"", r->settings->name, relay_event_name(event), detail);
     if (event == RELAY_TOO_MANY) {
         size_t n = pool_connections(pool);
@@ -300,6 +305,18 @@ enum route_answer relays_look(struct relays *relays, const struct mail *mail)
     return choose(relays, mail, &relay, &grant);
 }
 
+/* A slot is a moment for sending: taken while connections are still to be made, mails would wait for them and then come
+ * in a heap, above the rate. */
+static bool is_cold(struct relay *r)
+{
+    double per_s = (double)r->settings->max_mails_per_s;
+
+    if (!(per_s > 0) || pool_free_now(r->pool) > 0)
+        return false;
+    pool_warm(r->pool, 1 + (size_t)(per_s / MAILS_PER_S_OF_A_CONNECTION));
+    return true;
+}
+
 enum route_answer relays_choose(struct relays *relays, const struct mail *mail, size_t *ret_relay)
 {
     enum route_answer answer;
@@ -308,7 +325,7 @@ enum route_answer relays_choose(struct relays *relays, const struct mail *mail, 
     answer = choose(relays, mail, ret_relay, &grant);
     if (answer != ROUTE_SEND)
         return answer;
-    if (pace_take(relays->pace, *ret_relay) > 0)
+    if (is_cold(&relays->relay[*ret_relay]) || pace_take(relays->pace, *ret_relay) > 0)
         return ROUTE_WAIT;
     if (grant && !health_take_grant(relays->health, *ret_relay))
         return ROUTE_WAIT;

@@ -182,6 +182,14 @@ void smtp_transaction_fail(struct smtp_transaction *tx, enum smtp_end why)
     end_all(tx, why);
 }
 
+bool smtp_transaction_in_doubt(const struct smtp_transaction *tx)
+{
+    for (size_t i = 0; i < SMTP_IN_FLIGHT_MAX; i++)
+        if (tx->flight[i].state != MS_NONE && tx->flight[i].state != MS_REFUSED && dot_was_handed_over(tx, &tx->flight[i]))
+            return true;
+    return false;
+}
+
 /* ---- starting ---- */
 
 static bool path_fit(const char *path)

@@ -71,6 +71,8 @@ void smtp_transaction_wrote(struct smtp_transaction *tx, size_t n, uint64_t now_
 void smtp_transaction_in(struct smtp_transaction *tx, const char *data, size_t len, uint64_t now_us);
 /** The connection is gone, or a wait was too long: every mail in flight gets its result by its phase. */
 void smtp_transaction_fail(struct smtp_transaction *tx, enum smtp_end why);
+/** Is there a mail that would be UNCONFIRMED if the connection failed now? */
+bool smtp_transaction_in_doubt(const struct smtp_transaction *tx);
 
 /** Take the next result. @return false when there is none */
 bool smtp_transaction_result(struct smtp_transaction *tx, void **ret_user, struct attempt_result *ret);

@@ -379,6 +379,12 @@ void connector_rules(struct connector *connector, const struct reply_rules *rule
     (void)rules; /* it judges no handshakes: its relays' failures are events already */
 }
 
+uint64_t connector_heard_us(const struct connector *connector)
+{
+    (void)connector;
+    return td_mono_us(); /* its relays lose replies and refuse, they do not hang all at once */
+}
+
 void connector_free(struct connector *connector)
 {
     (void)connector;
@@ -430,6 +436,18 @@ void connection_noop(struct connection *conn)
 {
     conn->was_idle = true; /* busy until the answer */
     sim_after(conn->rtt, conn->connector->proc, on_noop, conn, 0);
+}
+
+void connection_give_up(struct connection *conn)
+{
+    (void)conn;
+    abort(); /* of a silent relay only */
+}
+
+bool connection_final_out(const struct connection *conn)
+{
+    (void)conn;
+    return true;
 }
 
 void connection_close(struct connection *conn)

@@ -218,6 +218,39 @@ static void evidence_of_an_older_epoch_is_ignored(void **unused)
     assert_string_equal(fleet.at.name, "half-open");
 }
 
+static void with_no_relay_fit_it_is_tried_every_two_seconds(void **unused)
+{
+    struct fleet fleet = fleet_of("hold");
+    char epoch[24];
+
+    (void)unused;
+    for (int i = 0; i < 6; i++) { /* down, and found down again at every trial: waits of 1, 2, 4 ... s */
+        tell(&fleet, "fatal", "1", "reason", "down.auth");
+        fleet.now += 100000;
+        tell(&fleet, "ok", "0");
+        assert_string_equal(fleet.at.name, "half-open");
+    }
+    tell(&fleet, "fatal", "1", "reason", "down.auth");
+    fleet.now += 2500;
+    tell(&fleet, "hold", "0");
+    assert_string_equal(fleet.at.name, "open"); /* another one is fit: as long as planned */
+    for (int i = 0; i < 5; i++) {
+        long long due = fleet.at.next;
+
+        tell(&fleet, "hold", "1", "can", "1");
+        assert_string_equal(fleet.at.name, "half-open");
+        assert_int_equal(fleet.at.probe, 1);
+        snprintf(epoch, sizeof(epoch), "%llu", fleet.at.epoch);
+        tell(&fleet, "hold", "1", "probe", "bad", "probe_epoch", epoch, "reason", "down.auth");
+        assert_string_equal(fleet.at.name, "open");
+        assert_int_equal(fleet.at.next, due); /* trying early has cost nothing */
+        fleet.now += 1900;
+        tell(&fleet, "hold", "1");
+        assert_string_equal(fleet.at.name, "open");
+        fleet.now += 200;
+    }
+}
+
 /* From open to where mails are granted. */
 static void probe_through(struct fleet *fleet)
 {
@@ -1094,6 +1127,7 @@ int main(void)
         cmocka_unit_test(busy_cuts_the_rate_and_it_creeps_back_within_a_minute),
         cmocka_unit_test(busy_at_the_floor_for_half_a_minute_opens_it),
         cmocka_unit_test(a_relay_with_room_for_most_of_the_rate_is_never_opened),
+        cmocka_unit_test(with_no_relay_fit_it_is_tried_every_two_seconds),
         cmocka_unit_test(a_tarpit_is_cut_and_then_opened),
         cmocka_unit_test(a_used_up_quota_sets_it_aside_and_asks_with_one_mail_every_ten_minutes),
         cmocka_unit_test(a_paused_account_waits_for_a_mail_or_an_operator),
