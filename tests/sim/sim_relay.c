@@ -30,6 +30,7 @@ struct flight {
     unsigned life;
     bool reused;
     bool over;      /* its result is known here, or nobody is left to know */
+    bool left;      /* nobody is left: what is in the socket goes on */
     bool at_relay;  /* the dot has reached it */
     bool taken;
     uint64_t dot_us, deadline;
@@ -236,13 +237,13 @@ static void on_dot(void *arg, uint64_t tag)
     bool alive = f->life == conn->connector->proc->life && conn->connector->proc->alive;
 
     (void)tag;
-    if (f->over && alive)
+    if (f->over && !f->left)
         return;
     if (conn->connector->proc->stopped_until > sim.now && alive && sim_chance(500)) {
         sim_at(conn->connector->proc->stopped_until, NULL, on_dot, f, 0); /* the rest was not yet in the socket */
         return;
     }
-    if (f->over && sim_chance(500))
+    if (f->left && sim_chance(500))
         return; /* its sender died before all of it was in the socket */
     if (alive)
         check_bytes(f);
@@ -454,7 +455,7 @@ void connection_close(struct connection *conn)
 {
     conn->closed = true;
     for (size_t i = 0; i < conn->flights; i++)
-        conn->flight[i]->over = true;
+        conn->flight[i]->over = conn->flight[i]->left = true;
 }
 
 enum smtp_end connection_end(const struct connection *conn)
@@ -523,7 +524,7 @@ void sim_relays_killed(struct proc *proc)
             for (size_t k = 0; k < conn->flights; k++) {
                 struct recipient *r = &conn->flight[k]->campaign->rcpt[conn->flight[k]->index];
 
-                conn->flight[k]->over = true;
+                conn->flight[k]->over = conn->flight[k]->left = true;
                 r->in_doubt = true;
                 r->killed++;
                 sim.may_doubt++;

@@ -171,6 +171,7 @@ static struct td_reply *ledger_undo(const struct sim_call *call)
             continue;
         changed += r->tried;
         r->tried = false;
+        r->go_by = 0;
     }
     return sim_reply_int(changed);
 }
