@@ -90,11 +90,14 @@ size_t bouncer_waiting(const struct bouncer *bouncer)
     return bouncer->waiting;
 }
 
-bool bouncer_chooses(const struct bouncer *bouncer, struct slice message_id)
+bool bouncer_chooses(const struct bouncer *bouncer, struct slice message_id, struct slice recipients)
 {
+    const char *match = bouncer->sim->options.bounce_match;
     unsigned char sha256[EVP_MAX_MD_SIZE];
     uint32_t number;
 
+    if (match && !memmem(recipients.data, recipients.len, match, strlen(match)))
+        return false;
     if (EVP_Digest(message_id.data, message_id.len, sha256, NULL, EVP_sha256(), NULL) != 1)
         return false;
     number = (uint32_t)sha256[0] << 24 | (uint32_t)sha256[1] << 16 | (uint32_t)sha256[2] << 8 | sha256[3];

@@ -1,7 +1,8 @@
 /* bouncer.h - sends delivery status notifications (RFC 3464) for a share of the mails, over LMTP (RFC 2033).
  *
  * Which mails: the first four octets of SHA-256(Message-ID without <>), big-endian, modulo 1,000,000, are below
- * percent * 10,000. So a test can tell beforehand. Mails without a return path never bounce. */
+ * percent * 10,000. So a test can tell beforehand. Mails without a return path never bounce.
+ * With --bounce-match only mails to a recipient that holds that text. */
 #ifndef RELAYSIM_BOUNCER_H
 #define RELAYSIM_BOUNCER_H
 
@@ -13,7 +14,8 @@ struct bouncer;
 struct bouncer *bouncer_new(struct sim *sim, struct td_err *reterr);
 void bouncer_free(struct bouncer *bouncer); /* NULL is fine; what waits is lost */
 
-bool bouncer_chooses(const struct bouncer *bouncer, struct slice message_id);
+/** @param recipients  each with a NUL after it */
+bool bouncer_chooses(const struct bouncer *bouncer, struct slice message_id, struct slice recipients);
 
 /** Queue a DSN about a mail just taken; when the queue is full it is dropped and counted. Copies what it needs. */
 void bouncer_add(struct bouncer *bouncer, const struct mail *mail, uint64_t unix_s);

@@ -45,7 +45,8 @@ static void head_known(struct session *session, struct slice head, struct slice 
     memcpy(mail->message_id, id.len ? id.data : "-", id.len ? id.len : 1);
     mail->message_id_len = id.len ? id.len : 1;
     mail->bounce = session->sim->bouncer && mail->return_path.len &&
-                   bouncer_chooses(session->sim->bouncer, (struct slice){mail->message_id, mail->message_id_len});
+                   bouncer_chooses(session->sim->bouncer, (struct slice){mail->message_id, mail->message_id_len},
+                                   (struct slice){mail->recipients.data, mail->recipients.len});
     if (mail->bounce && head.data != mail->head.data) {
         td_buf_clear(&mail->head);
         td_buf_add(&mail->head, head.data, head.len < MESSAGE_HEAD_MAX ? head.len : MESSAGE_HEAD_MAX);

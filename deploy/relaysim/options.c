@@ -12,7 +12,7 @@ enum option_key {
     KEY_LISTEN = 256, KEY_LISTEN_TLS, KEY_CONTROL, KEY_CERT, KEY_KEY, KEY_CA, KEY_CA_KEY, KEY_USER, KEY_PASSWORD_FILE,
     KEY_PLAINTEXT_AUTH, KEY_NAME, KEY_PROFILE, KEY_NO_PIPELINING, KEY_NO_STARTTLS, KEY_CHUNKING, KEY_SIZE, KEY_RATE,
     KEY_DAILY, KEY_MAX_CONNECTIONS, KEY_DELAY, KEY_IDLE, KEY_LEDGER, KEY_LEDGER_HASH, KEY_STORE, KEY_READY_FILE,
-    KEY_BOUNCE_SHARE, KEY_BOUNCE_TO, KEY_BOUNCE_STATUS
+    KEY_BOUNCE_SHARE, KEY_BOUNCE_TO, KEY_BOUNCE_MATCH, KEY_BOUNCE_STATUS
 };
 
 static const struct argp_option option_table[] = {
@@ -43,6 +43,7 @@ static const struct argp_option option_table[] = {
     {"store", KEY_STORE, "DIR", 0, "keep each mail as a file", 6},
     {"bounce-share", KEY_BOUNCE_SHARE, "PERCENT", 0, "answer this share of mails with a DSN", 7},
     {"bounce-to", KEY_BOUNCE_TO, "HOST:PORT", 0, "LMTP server that takes the DSNs", 7},
+    {"bounce-match", KEY_BOUNCE_MATCH, "TEXT", 0, "only of mails to recipients that hold TEXT", 7},
     {"bounce-status", KEY_BOUNCE_STATUS, "X.Y.Z", 0, "status in the DSN (5.1.1)", 7},
     {0}};
 
@@ -103,6 +104,8 @@ static void check_together(struct argp_state *state, const struct options *o)
         argp_error(state, "--user and --password-file go together");
     if ((o->bounce_share > 0) != (o->bounce_to != NULL))
         argp_error(state, "--bounce-share and --bounce-to go together");
+    if (o->bounce_match && (!*o->bounce_match || !o->bounce_to))
+        argp_error(state, "--bounce-match: some text, and only with --bounce-share");
 }
 
 static error_t parse_one(int key, char *arg, struct argp_state *state)
@@ -137,6 +140,7 @@ static error_t parse_one(int key, char *arg, struct argp_state *state)
     case KEY_STORE: o->store_dir = arg; break;
     case KEY_BOUNCE_SHARE: percent(state, arg, &o->bounce_share); break;
     case KEY_BOUNCE_TO: o->bounce_to = arg; break;
+    case KEY_BOUNCE_MATCH: o->bounce_match = arg; break;
     case KEY_BOUNCE_STATUS: status(state, arg); o->bounce_status = arg; break;
     case ARGP_KEY_ARG: argp_error(state, "no argument is expected"); break;
     case ARGP_KEY_END: check_together(state, o); break;

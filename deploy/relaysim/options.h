@@ -15,7 +15,7 @@ struct options {
     const char *password_file;
     const char *name;
     const char *ledger_file, *ready_file, *store_dir;
-    const char *bounce_to, *bounce_status;
+    const char *bounce_to, *bounce_status, *bounce_match;
     double bounce_share; /* percent */
     uint64_t size, rate, daily, max_connections, delay_ms, idle_ms;
     bool plaintext_auth, no_pipelining, no_starttls, chunking, ledger_hash, ses;

@@ -62,6 +62,22 @@ def bounces(message_id, percent):
 
 
 @case
+def only_matching_recipients_bounce():
+    server = Lmtp()
+    with Relay("--bounce-share", "100", "--bounce-to", "127.0.0.1:%d" % server.server_address[1], "--bounce-match", "@gone.") as relay, \
+            relay.raw() as raw:
+        raw.ask("EHLO x")
+        for number, recipient in enumerate(["a@here.test", "b@gone.test", "gone.@here.test"]):
+            raw.send(raw.envelope(recipient, "bounce+%d@back.test" % number) + "DATA\r\n")
+            assert [raw.reply()[0] for _ in range(3)] == [250, 250, 354]
+            raw.send(message(number) + ".\r\n")
+            assert raw.reply()[0] == 250
+        until(lambda: relay.status()["dsn_sent"] == 1)
+    assert [r for _, r, _ in server.mails] == [b"RCPT TO:<bounce+1@back.test>\r\n"]
+    server.shutdown()
+
+
+@case
 def share_of_mails_comes_back_as_dsn():
     server = Lmtp(refuse_first=1)
     percent = 20
