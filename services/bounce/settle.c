@@ -14,6 +14,7 @@
 
 #include "bounce_classify.h"
 #include "tandem/clock.h"
+#include "tandem/dead_letter.h"
 #include "tandem/ledger.h"
 #include "tandem/log.h"
 #include "tandem/pb.h"
@@ -138,19 +139,14 @@ static void on_delivered(void *user, int64_t offset, const struct td_err *err)
     }
 }
 
-static void record_send(struct report *r, enum td_topic_id topic, const void *key, size_t key_len,
-                        const void *value, size_t len, const struct td_kafka_header *headers, size_t header_count)
+static void written(struct report *r, int rc, const struct td_err *err)
 {
-    struct td_err err;
-    int rc = td_kafka_out_send(r->owner->out, topic, -1, key, key_len, value, len, headers, header_count,
-                               on_delivered, r, &err);
-
     if (rc == TD_OK)
         r->deliveries++;
     else
         r->failed = true;
     if (rc == TD_EFATAL)
-        r->owner->ops.fatal(r->owner->user, &err);
+        r->owner->ops.fatal(r->owner->user, err);
 }
 
 static void message_send(struct report *r, enum td_topic_id topic, const void *key, size_t key_len,
@@ -158,11 +154,12 @@ static void message_send(struct report *r, enum td_topic_id topic, const void *k
 {
     size_t len;
     void *packed = td_pb_write(msg, &len);
+    struct td_err err = {TD_ENOMEM, "no memory for a record"};
+    int rc = TD_ENOMEM;
 
     if (packed)
-        record_send(r, topic, key, key_len, packed, len, NULL, 0);
-    else
-        r->failed = true;
+        rc = td_kafka_out_send(r->owner->out, topic, -1, key, key_len, packed, len, NULL, 0, on_delivered, r, &err);
+    written(r, rc, &err);
     free(packed);
 }
 
@@ -222,23 +219,20 @@ static void publish(struct report *r)
     on_delivered(r, -1, NULL);
 }
 
-/* A record nobody can read goes aside as it came, with the reason, so that its lane goes on. */
 static void send_dead_letter(struct report *r)
 {
-    char partition[16], offset[24];
-    const struct td_kafka_header headers[] = {
-        {"source-topic", td_topics[r->lane.topic].name},
-        {"source-partition", partition},
-        {"source-offset", offset},
-        {"service", "bounce"},
-        {"reason", r->dead_reason},
+    const struct td_record rec = {
+        .lane = r->lane,
+        .offset = r->offset,
+        .key = r->raw,
+        .key_len = r->key_len,
+        .value = r->raw + r->key_len,
+        .len = r->raw_len,
     };
+    struct td_err err;
 
-    snprintf(partition, sizeof(partition), "%" PRId32, r->lane.partition);
-    snprintf(offset, sizeof(offset), "%" PRId64, r->offset);
-    r->deliveries = 1;
-    record_send(r, TD_T_DEAD_LETTERS, r->raw, r->key_len, r->raw + r->key_len, r->raw_len, headers,
-                sizeof(headers) / sizeof(headers[0]));
+    r->deliveries = 1; /* this function */
+    written(r, td_dead_letter(r->owner->out, "bounce", &rec, r->dead_reason, on_delivered, r, &err), &err);
     on_delivered(r, -1, NULL);
 }
 
@@ -446,8 +440,6 @@ void settle_record(struct settle *s, const struct td_record *rec)
     rc = read_report(s, rec, r, &err);
     if (rc == TD_ESYNTAX || rc == TD_ETOOBIG) {
         td_metric_add(s->dead, 1);
-        td_log(TD_ERROR, "record.dead", "topic=%s partition=%" PRId32 " offset=%" PRId64 " reason=\"%s\"",
-               td_topics[rec->lane.topic].name, rec->lane.partition, rec->offset, err.text);
         rc = keep_raw(r, rec, "feedback.unreadable");
     }
     if (rc == TD_ENOMEM) {

@@ -1,12 +1,12 @@
 #include "flow.h"
 
-#include <openssl/sha.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "flow_int.h"
 #include "tandem/clock.h"
+#include "tandem/dead_letter.h"
 #include "tandem/ledger.h"
 #include "tandem/log.h"
 #include "tandem/pb.h"
@@ -62,31 +62,17 @@ static void on_dead_delivered(void *user, int64_t offset, const struct td_err *e
     free(dead);
 }
 
-/* A record nobody can read goes aside as it came, with the reason, so that the lane goes on. */
 static void dead_letter(struct dispatch *d, const struct td_record *rec, const struct td_err *why)
 {
-    unsigned char sha[SHA256_DIGEST_LENGTH];
-    char partition[16], offset[24], hex[2 * sizeof(sha) + 1];
-    const struct td_kafka_header headers[] = {
-        {"source-topic", td_topics[rec->lane.topic].name}, {"source-partition", partition}, {"source-offset", offset},
-        {"service", "dispatch"}, {"reason", why->text}, {"sha256", hex},
-    };
     struct dead *dead = malloc(sizeof(*dead));
-    struct td_err err;
+    struct td_err err = {TD_ENOMEM, "dead letter"};
 
-    snprintf(partition, sizeof(partition), "%d", (int)rec->lane.partition);
-    snprintf(offset, sizeof(offset), "%lld", (long long)rec->offset);
-    SHA256(rec->value, rec->len, sha);
-    td_hex(hex, sha, sizeof(sha));
-    td_log(TD_ERROR, "record.dead", "topic=%s partition=%s offset=%s reason=\"%s\"", td_topics[rec->lane.topic].name,
-           partition, offset, why->text);
     td_metric_add(d->m.dead_letters, 1);
     if (dead)
         *dead = (struct dead){d, rec->lane, rec->offset};
-    if (!dead || td_kafka_out_send(d->out, TD_T_DEAD_LETTERS, -1, rec->key, rec->key_len, rec->value, rec->len, headers,
-                                   sizeof(headers) / sizeof(headers[0]), on_dead_delivered, dead, &err) < 0) {
+    if (!dead || td_dead_letter(d->out, "dispatch", rec, why->text, on_dead_delivered, dead, &err) < 0) {
         free(dead);
-        td_app_fail(d->app, dead ? &err : &(struct td_err){TD_ENOMEM, "dead letter"});
+        td_app_fail(d->app, &err);
     }
 }
 

@@ -6,11 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <openssl/sha.h>
 
 #include "split.h"
 #include "tandem/backoff.h"
 #include "tandem/clock.h"
+#include "tandem/dead_letter.h"
 #include "tandem/log.h"
 #include "tandem/pb.h"
 #include "validate.h"
@@ -83,31 +83,18 @@ static int sent(struct job *job, int rc, const struct td_err *err)
 
 static enum phase_result phase_dead_letter(struct job *job)
 {
-    char topic[256], partition[16], offset[24], hex[65];
-    uint8_t sha256[32];
+    const struct td_record rec = {
+        .lane = job->lane->id,
+        .offset = job->offset,
+        .key = job->key,
+        .key_len = job->key_len,
+        .value = job->key + job->key_len,
+        .len = job->len,
+    };
     struct td_err err = {TD_OK, ""};
-    int rc;
 
-    td_topic_name(topic, sizeof(topic), job->svc->settings->kafka_topic_prefix, job->lane->id.topic);
-    snprintf(partition, sizeof(partition), "%" PRId32, job->lane->id.partition);
-    snprintf(offset, sizeof(offset), "%" PRId64, job->offset);
-    SHA256((const unsigned char *)job->key + job->key_len, job->len, sha256);
-    td_hex(hex, sha256, sizeof(sha256));
-    const struct td_kafka_header headers[] = {{"source-topic", topic},
-                                              {"source-partition", partition},
-                                              {"source-offset", offset},
-                                              {"reason", job->dead_reason},
-                                              {"sha256", hex}};
     job_expect(job);
-    rc = td_kafka_out_send(job->svc->out, TD_T_DEAD_LETTERS, -1, job->key, job->key_len, job->key + job->key_len,
-                           job->len, headers, sizeof(headers) / sizeof(*headers), delivered, job, &err);
-    if (sent(job, rc, &err) == TD_ETOOBIG)
-        td_log(TD_ERROR, "submission.lost",
-               "partition=%s offset=%s reason=%s msg=\"too large for the dead letters\"", partition, offset,
-               job->dead_reason);
-    else if (job->tries == 0)
-        td_log(TD_WARN, "submission.dead", "partition=%s offset=%s reason=%s sha256=%s", partition, offset,
-               job->dead_reason, hex);
+    sent(job, td_dead_letter(job->svc->out, "ingestion", &rec, job->dead_reason, delivered, job, &err), &err);
     return PHASE_NEXT;
 }
 

@@ -5,13 +5,13 @@
  *
  * and of a mail:  TODO -> SENT -> DONE        rendered, on mail.outbound; TODO again when it was not written
  *                 TODO -> ENDING -> DONE      INVALID, EXPIRED, CANCELLED; TODO again when dispatch has it */
-#include <openssl/sha.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "service.h"
 #include "tandem/clock.h"
+#include "tandem/dead_letter.h"
 #include "tandem/id.h"
 #include "tandem/ledger.h"
 #include "tandem/log.h"
@@ -188,29 +188,23 @@ static void dead_delivered(void *user, int64_t offset, const struct td_err *err)
     came_back(chunk);
 }
 
-/* A record nobody can read goes aside as it came, with the reason, so that its lane goes on. */
 static bool send_dead_letter(struct chunk *chunk)
 {
-    uint8_t hash[SHA256_DIGEST_LENGTH];
-    char partition[16], offset[24], hex[2 * sizeof(hash) + 1];
-    const struct td_kafka_header headers[] = {
-        {"source-topic", td_topics[TD_T_RECIPIENTS].name}, {"source-partition", partition}, {"source-offset", offset},
-        {"service", "rendering"}, {"reason", chunk->dead_reason}, {"sha256", hex},
+    const struct td_record rec = {
+        .lane = chunk->lane->id,
+        .offset = chunk->offset,
+        .key = chunk->key,
+        .key_len = chunk->key_len,
+        .value = chunk->raw,
+        .len = chunk->raw_len,
     };
 
     if (chunk->dead_sent)
         return false;
-    snprintf(partition, sizeof(partition), "%d", (int)chunk->lane->id.partition);
-    snprintf(offset, sizeof(offset), "%lld", (long long)chunk->offset);
-    SHA256((const unsigned char *)chunk->raw, chunk->raw_len, hash);
-    td_hex(hex, hash, sizeof(hash));
-    if (td_kafka_out_send(chunk->r->out, TD_T_DEAD_LETTERS, -1, chunk->key, chunk->key_len, chunk->raw, chunk->raw_len,
-                          headers, sizeof(headers) / sizeof(headers[0]), dead_delivered, chunk, NULL) != TD_OK) {
+    if (td_dead_letter(chunk->r->out, "rendering", &rec, chunk->dead_reason, dead_delivered, chunk, NULL) != TD_OK) {
         chunk->retry_at_ms = td_mono_ms() + RETRY_MS;
         return false;
     }
-    td_log(TD_ERROR, "record.dead", "topic=%s partition=%s offset=%s reason=%s", td_topics[TD_T_RECIPIENTS].name,
-           partition, offset, chunk->dead_reason);
     td_metric_add(chunk->r->m_dead, 1);
     chunk->dead_sent = true;
     chunk->under_way++;

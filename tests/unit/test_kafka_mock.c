@@ -2,6 +2,8 @@
  * member, a restart) is shown by tests/kafka. */
 #include "kafka_bench.h"
 
+#include "tandem/dead_letter.h"
+
 /* ---- out ---- */
 
 static void every_record_is_reported_once(void **state)
@@ -58,6 +60,84 @@ static void too_large_a_record_is_refused_at_once(void **state)
     assert_int_equal(td_kafka_out_pending(out), 0);
     td_kafka_out_free(out, 100);
     free(value);
+}
+
+/* The first `count` records of mail.dead-letters, read by librdkafka itself, as td_record has no headers. Destroy them,
+ * then the consumer returned. */
+static rd_kafka_t *read_dead_letters(struct bench *b, rd_kafka_message_t **ret, int count)
+{
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+    rd_kafka_t *rk;
+    char text[200];
+
+    rd_kafka_conf_set(conf, "bootstrap.servers", b->brokers, text, sizeof(text));
+    rd_kafka_conf_set(conf, "group.id", "reader", text, sizeof(text));
+    rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, text, sizeof(text));
+    assert_non_null(rk);
+    rd_kafka_poll_set_consumer(rk);
+    rd_kafka_topic_partition_list_add(list, "t.mail.dead-letters", 0)->offset = 0;
+    assert_int_equal(rd_kafka_assign(rk, list), RD_KAFKA_RESP_ERR_NO_ERROR);
+    for (int i = 0; i < count; i++) {
+        ret[i] = rd_kafka_consumer_poll(rk, PATIENCE_MS);
+        assert_non_null(ret[i]);
+        assert_int_equal(ret[i]->err, RD_KAFKA_RESP_ERR_NO_ERROR);
+    }
+    rd_kafka_topic_partition_list_destroy(list);
+    return rk;
+}
+
+static const char *header_of(const rd_kafka_message_t *msg, const char *name)
+{
+    rd_kafka_headers_t *headers;
+    const void *value = NULL;
+    size_t len;
+
+    assert_int_equal(rd_kafka_message_headers(msg, &headers), RD_KAFKA_RESP_ERR_NO_ERROR);
+    assert_int_equal(rd_kafka_header_get_last(headers, name, &value, &len), RD_KAFKA_RESP_ERR_NO_ERROR);
+    return value;
+}
+
+static void a_dead_letter_is_the_record_and_why_and_too_large_a_value_is_left_out(void **state)
+{
+    struct bench *b = *state;
+    size_t large = 2 << 20;
+    char *value = calloc(1, large);
+    struct td_record rec = {{TD_T_OUTBOUND, 3}, 1234, 0, "k", 1, "abc", 3};
+    struct sent sent = {.want = 2};
+    rd_kafka_message_t *msg[2];
+    struct td_kafka_out *out;
+    rd_kafka_t *reader;
+
+    make_topic(b, TD_T_DEAD_LETTERS, 1);
+    assert_int_equal(td_kafka_out_new(&b->loop, &b->settings, NULL, &out, NULL), TD_OK);
+    assert_int_equal(td_dead_letter(out, "test", &rec, "no such thing", on_sent, &sent, NULL), TD_OK);
+    rec.value = value;
+    rec.len = large;
+    assert_int_equal(td_dead_letter(out, "test", &rec, "too much of it", on_sent, &sent, NULL), TD_OK);
+    turn_until(b, &sent.done);
+    assert_int_equal(sent.failed, 0);
+    td_kafka_out_free(out, 1000);
+    free(value);
+
+    reader = read_dead_letters(b, msg, 2);
+    assert_int_equal(msg[0]->key_len, 1);
+    assert_int_equal(msg[0]->len, 3);
+    assert_memory_equal(msg[0]->payload, "abc", 3);
+    assert_string_equal(header_of(msg[0], "source-topic"), "mail.outbound");
+    assert_string_equal(header_of(msg[0], "source-partition"), "3");
+    assert_string_equal(header_of(msg[0], "source-offset"), "1234");
+    assert_string_equal(header_of(msg[0], "service"), "test");
+    assert_string_equal(header_of(msg[0], "reason"), "no such thing");
+    assert_string_equal(header_of(msg[0], "sha256"), /* FIPS 180-2, of "abc" */
+                        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    assert_int_equal(msg[1]->len, 0);
+    assert_string_equal(header_of(msg[1], "reason"), "too much of it");
+    assert_string_equal(header_of(msg[1], "sha256"), /* of 2 MiB of NUL */
+                        "5647f05ec18958947d32874eeb788fa396a05d0bab7c1b71f112ceb7e9b31eee");
+    rd_kafka_message_destroy(msg[0]);
+    rd_kafka_message_destroy(msg[1]);
+    rd_kafka_destroy(reader);
 }
 
 static void a_property_that_a_promise_rests_on_is_refused(void **state)
@@ -408,6 +488,7 @@ int main(void)
         ON_BENCH(every_record_is_reported_once),
         ON_BENCH(free_answers_what_nobody_took),
         ON_BENCH(too_large_a_record_is_refused_at_once),
+        ON_BENCH(a_dead_letter_is_the_record_and_why_and_too_large_a_value_is_left_out),
         ON_BENCH(a_property_that_a_promise_rests_on_is_refused),
         ON_BENCH(records_come_in_order_and_a_restart_goes_on_where_it_was),
         ON_BENCH(held_and_paused_lanes_are_silent_until_wanted),
