@@ -3,19 +3,15 @@
 #define TD_APP_INT_H
 
 #include "tandem/app.h"
+#include "tandem/cmdline.h"
 
 enum { TD_EXIT_OK = 0, TD_EXIT_USAGE = 64, TD_EXIT_INTERNAL = 70, TD_EXIT_AGAIN = 75, TD_EXIT_CONFIG = 78 };
 
 enum td_app_mode { TD_MODE_RUN = 0, TD_MODE_CHECK, TD_MODE_PRINT, TD_MODE_HEALTH };
 
-enum { TD_OVERRIDES_MAX = 64 };
-
 struct td_app_options {
     enum td_app_mode mode;
-    const char *config; /* borrowed from argv or the environment; NULL: none */
-    struct td_override override[TD_OVERRIDES_MAX];
-    char *path[TD_OVERRIDES_MAX]; /* owned, what override[].path points to */
-    size_t override_count;
+    struct td_cmdline cmdline; /* the caller releases it */
 };
 
 struct td_app_run {
@@ -33,7 +29,6 @@ struct td_app_run {
 /** Exits by itself for --help, --version (0) and misuse (64). */
 int td_app_options_parse(int argc, char **argv, const struct td_service *service, struct td_app_options *ret,
                          struct td_err *reterr);
-void td_app_options_release(struct td_app_options *options);
 
 /** /metrics /healthz /readyz /version on run->app.http. */
 int td_app_routes(struct td_app_run *run);

@@ -5,64 +5,45 @@
 #include <librdkafka/rdkafka.h>
 #include <librdkafka/rdkafka_mock.h>
 #include <signal.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "tandem/cmdline.h"
 #include "tandem/settings.h"
 #include "tandem/topics.h"
 
 enum { EXIT_USAGE = 64, EXIT_INTERNAL = 70, EXIT_CONFIG = 78 };
-enum { SETS_MAX = 64, BROKERS_MAX = 10, KEY_BROKERS = 256, KEY_READY };
+enum { BROKERS_MAX = 10, KEY_BROKERS = 256, KEY_READY };
 
 struct options {
-    const char *config, *ready_file;
+    struct td_cmdline cmdline;
+    const char *ready_file;
     int brokers;
-    struct td_override set[SETS_MAX];
-    char *path[SETS_MAX]; /* owned, what set[].path points to */
-    size_t set_count;
 };
 
 static const struct argp_option option_table[] = {
-    {.name = "config",
-     .key = 'c',
-     .arg = "FILE",
-     .doc = "Settings: kafka.lanes and kafka.topic_prefix are looked at"},
-    {.name = "set", .key = 's', .arg = "PATH=VALUE", .doc = "One setting, before all other sources"},
+    {.name = "config", .key = 'c', .arg = "FILE", .doc = TD_CMDLINE_CONFIG_HELP},
+    {.name = "set", .key = 's', .arg = "PATH=VALUE", .doc = TD_CMDLINE_SET_HELP},
     {.name = "brokers", .key = KEY_BROKERS, .arg = "N", .doc = "Brokers of the cluster, 1 to 10 (1)"},
     {.name = "ready-file", .key = KEY_READY, .arg = "FILE", .doc = "Write the bootstrap address there when ready"},
     {0},
 };
 
-static int add_set(struct options *options, const char *arg)
-{
-    const char *equal = strchr(arg, '=');
-    size_t i = options->set_count;
-
-    if (!equal || equal == arg || i == SETS_MAX)
-        return EINVAL;
-    options->path[i] = strndup(arg, (size_t)(equal - arg));
-    if (!options->path[i])
-        return ENOMEM;
-    options->set[i] = (struct td_override){options->path[i], equal + 1};
-    options->set_count++;
-    return 0;
-}
-
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
     struct options *options = state->input;
+    struct td_err err;
     char *end;
     long number;
 
     switch (key) {
     case 'c':
-        options->config = arg;
+        options->cmdline.config = arg;
         return 0;
     case 's':
-        if (add_set(options, arg) != 0)
-            argp_error(state, "--set takes PATH=VALUE, at most %d times", (int)SETS_MAX);
+        if (td_cmdline_set(&options->cmdline, arg, &err) < 0)
+            argp_error(state, "%s", err.text);
         return 0;
     case KEY_BROKERS:
         number = strtol(arg, &end, 10);
@@ -160,7 +141,7 @@ static int run(const struct options *options)
     char text[200];
     int code;
 
-    if (td_settings_load(&settings, options->config, options->set, options->set_count, &err) < 0) {
+    if (td_cmdline_load(&options->cmdline, &settings, &err) < 0) {
         fprintf(stderr, "devbroker: %s\n", err.text);
         return EXIT_CONFIG;
     }
@@ -191,20 +172,19 @@ int main(int argc, char **argv)
         parse_option,
         NULL,
         "tandem-devbroker: a Kafka in memory on this machine, with Tandem's topics\v"
-        "Prints one line, first the bootstrap address. The port is chosen by the system. Ends on SIGTERM.\n"
+        "Prints one line, first the bootstrap address. The port is chosen by the system. Of the settings, kafka.lanes and "
+        "kafka.topic_prefix are looked at. Ends on SIGTERM.\n"
         "Exit codes: 0 ended, 64 usage, 70 internal, 78 configuration.",
         NULL,
         NULL,
         NULL};
-    const char *config = getenv("TANDEM_CONFIG");
-    struct options options = {.config = config && *config ? config : NULL, .brokers = 1};
+    struct options options = {.brokers = 1};
     int code;
 
     argp_program_version = "tandem-devbroker " TD_VERSION;
     argp_err_exit_status = EXIT_USAGE;
     argp_parse(&argp, argc, argv, 0, NULL, &options);
     code = run(&options);
-    for (size_t i = 0; i < options.set_count; i++)
-        free(options.path[i]);
+    td_cmdline_release(&options.cmdline);
     return code;
 }

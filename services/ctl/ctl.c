@@ -1,56 +1,38 @@
 /* Options that every command takes, and how it speaks. */
 #include "ctl.h"
 
-#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "tandem/id.h"
 #include "tandem/log.h"
 #include "text.h"
 
-#define DEFAULT_FILE "/etc/tandem/tandem.yaml"
-
 enum { KEY_JSON = 0x2000, KEY_NO_COLOR, KEY_TIMEOUT, KEY_SET };
 
 static const struct argp_option common_options[] = {
     {NULL, 0, NULL, 0, "Options of every command:", -2},
-    {"config", 'c', "FILE", 0, "Settings (default $TANDEM_CONFIG, else " DEFAULT_FILE " when it exists)", -2},
-    {"set", KEY_SET, "PATH=VALUE", 0, "One setting, before all other sources", -2},
+    {"config", 'c', "FILE", 0, TD_CMDLINE_CONFIG_HELP, -2},
+    {"set", KEY_SET, "PATH=VALUE", 0, TD_CMDLINE_SET_HELP, -2},
     {"json", KEY_JSON, NULL, 0, "JSON on stdout", -2},
     {"quiet", 'q', NULL, 0, "Only results and errors", -2},
     {"no-color", KEY_NO_COLOR, NULL, 0, "No colours and no redrawn lines", -2},
     {"timeout", KEY_TIMEOUT, "TIME", 0, "How long to wait for an answer, such as 30s (default 60s)", -2},
     {0}};
 
-static void add_override(struct ctl *ctl, const char *arg, struct argp_state *state)
-{
-    const char *equals = strchr(arg, '=');
-    size_t i = ctl->override_count;
-
-    if (!equals || equals == arg || i == CTL_OVERRIDES_MAX)
-        argp_error(state, "--set takes PATH=VALUE, at most %d times", CTL_OVERRIDES_MAX);
-    ctl->path[i] = strndup(arg, (size_t)(equals - arg));
-    if (!ctl->path[i])
-        argp_failure(state, CTL_FAILED, ENOMEM, "--set");
-    ctl->override[i] = (struct td_override){ctl->path[i], equals + 1};
-    ctl->override_count++;
-}
-
 static error_t parse_common(int key, char *arg, struct argp_state *state)
 {
     struct ctl *ctl = state->input;
+    struct td_err err;
     int64_t ms;
 
     switch (key) {
     case 'c':
-        ctl->config = arg;
+        ctl->cmdline.config = arg;
         return 0;
     case KEY_SET:
-        add_override(ctl, arg, state);
+        if (td_cmdline_set(&ctl->cmdline, arg, &err) < 0)
+            argp_error(state, "%s", err.text);
         return 0;
     case KEY_JSON:
         ctl->json = true;
@@ -89,14 +71,11 @@ int ctl_parse(const struct argp *argp, int argc, char **argv, void *input)
 
 int ctl_load(struct ctl *ctl)
 {
-    const char *file = ctl->config ? ctl->config : getenv("TANDEM_CONFIG");
     struct td_err err;
 
     if (ctl->loaded)
         return CTL_OK;
-    if (!file || !*file)
-        file = access(DEFAULT_FILE, F_OK) == 0 ? DEFAULT_FILE : NULL;
-    if (td_settings_load(&ctl->settings, file, ctl->override, ctl->override_count, &err) < 0) {
+    if (td_cmdline_load(&ctl->cmdline, &ctl->settings, &err) < 0) {
         ctl_say("%s", err.text);
         return CTL_USAGE;
     }

@@ -8,6 +8,7 @@
 #include <uv.h>
 
 #include "tandem/buf.h"
+#include "tandem/cmdline.h"
 #include "tandem/err.h"
 #include "tandem/settings.h"
 
@@ -21,14 +22,9 @@ enum ctl_exit {
     CTL_INTERRUPTED = 130
 };
 
-#define CTL_OVERRIDES_MAX 64
-
 struct ctl {
     /* options that every command takes */
-    const char *config;
-    struct td_override override[CTL_OVERRIDES_MAX];
-    char *path[CTL_OVERRIDES_MAX];
-    size_t override_count;
+    struct td_cmdline cmdline;
     bool json, quiet, no_color;
     unsigned timeout_ms;
 

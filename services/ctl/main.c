@@ -1,6 +1,5 @@
 /* tandemctl NOUN VERB: which command is meant; the rest is that command's own. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "ctl.h"
@@ -162,8 +161,7 @@ int main(int argc, char **argv)
         return CTL_USAGE;
     }
     code = run(&ctl, argc, argv, at);
-    for (size_t i = 0; i < ctl.override_count; i++)
-        free(ctl.path[i]);
+    td_cmdline_release(&ctl.cmdline);
     if (ctl.loaded)
         td_settings_release(&ctl.settings);
     return code;

@@ -286,7 +286,7 @@ int td_app_main(int argc, char **argv, const struct td_service *service)
         fprintf(stderr, "tandem-%s: %s\n", service->name, err.text);
         return TD_EXIT_USAGE;
     }
-    if (td_settings_load(&settings, options.config, options.override, options.override_count, &err) < 0) {
+    if (td_cmdline_load(&options.cmdline, &settings, &err) < 0) {
         exit_code = options.mode == TD_MODE_HEALTH ? 1 : TD_EXIT_CONFIG;
         if (options.mode == TD_MODE_RUN)
             td_log(TD_ERROR, "config.refused", "why=\"%s\" exit=%d", err.text, exit_code);
@@ -296,6 +296,6 @@ int td_app_main(int argc, char **argv, const struct td_service *service)
         exit_code = act(service, &settings, options.mode);
         td_settings_release(&settings);
     }
-    td_app_options_release(&options);
+    td_cmdline_release(&options.cmdline);
     return exit_code;
 }
