@@ -39,12 +39,14 @@ struct connection {
 
 enum smtp_end connection_end(const struct connection *conn)
 {
-    return conn->tx ? smtp_transaction_end(conn->tx) : SMTP_OPEN;
+    if (!conn->tx)
+        return SMTP_OPEN;
+    return smtp_transaction_closing(conn->tx) ? SMTP_END_421 : smtp_transaction_end(conn->tx);
 }
 
-bool connection_pipelining(const struct connection *conn)
+size_t connection_slots(const struct connection *conn)
 {
-    return conn->handshake.offer.pipelining && connector_relay(conn->connector)->pipelining;
+    return smtp_transaction_slots(conn->tx);
 }
 
 uint64_t connection_mails(const struct connection *conn)
@@ -184,7 +186,10 @@ static void read_all(struct connection *conn)
         if (rc == CURLE_AGAIN)
             return;
         if (rc != CURLE_OK || n == 0) {
-            smtp_transaction_fail(conn->tx, conn->quitting ? SMTP_END_QUIT : SMTP_END_LOST);
+            /* n = 0 is TLS close_notify: a stream cut off without one is an error to libcurl. */
+            smtp_transaction_fail(conn->tx, conn->quitting   ? SMTP_END_QUIT
+                                            : rc == CURLE_OK ? SMTP_END_CLOSED
+                                                             : SMTP_END_LOST);
             return;
         }
         connector_heard(conn->connector);
@@ -253,28 +258,34 @@ static void give_results(struct connection *conn)
         conn->ops->result(conn->user, mail_user, &result);
 }
 
-static void take_mails(struct connection *conn)
+/* @return true when one was taken */
+static bool take_mails(struct connection *conn)
 {
+    bool taken = false;
+
     struct attempt_result result;
     struct smtp_mail mail;
 
     while (!conn->quitting && smtp_transaction_room(conn->tx) && conn->ops->next(conn->user, &mail))
-        if (!smtp_transaction_start(conn->tx, &mail, &result))
+        if (smtp_transaction_start(conn->tx, &mail, td_mono_us(), &result))
+            taken = true;
+        else
             conn->ops->result(conn->user, mail.user, &result);
+    return taken;
 }
 
 static void run(struct connection *conn)
 {
-    bool idle;
+    bool idle, taken;
 
     if (conn->running || conn->closed)
         return; /* whoever runs it now sees what changed */
     conn->running = true;
     do {
         give_results(conn);
-        take_mails(conn);
+        taken = take_mails(conn);
         write_all(conn);
-    } while (smtp_transaction_has_result(conn->tx));
+    } while (smtp_transaction_has_result(conn->tx) || (taken && !conn->wants_write)); /* a window fills write by write */
     conn->running = false;
 
     if (smtp_transaction_end(conn->tx) != SMTP_OPEN) {
@@ -357,6 +368,7 @@ static int prepare(struct connection *conn)
     curl_socket_t fd = CURL_SOCKET_BAD;
 
     offer.pipelining = offer.pipelining && relay->pipelining;
+    offer.window = (uint32_t)relay->bdat_window;
     if (relay->max_message_bytes > 0 &&
         (offer.size_max == 0 || offer.size_max > (uint64_t)relay->max_message_bytes))
         offer.size_max = (uint64_t)relay->max_message_bytes;

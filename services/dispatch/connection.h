@@ -59,7 +59,8 @@ bool connection_final_out(const struct connection *conn);
 void connection_close(struct connection *conn);
 
 enum smtp_end connection_end(const struct connection *conn);
-bool connection_pipelining(const struct connection *conn);
+/** Mails that it can have in flight. Only while up. */
+size_t connection_slots(const struct connection *conn);
 /** Mails begun on it. */
 uint64_t connection_mails(const struct connection *conn);
 

@@ -39,6 +39,8 @@ static void extension_take(struct smtp_offer *offer, const char *text, size_t le
 {
     if (keyword_is(text, len, "PIPELINING"))
         offer->pipelining = true;
+    else if (keyword_is(text, len, "CHUNKING"))
+        offer->chunking = true;
     else if (keyword_is(text, len, "SIZE")) {
         offer->size = true;
         offer->size_max = size_value(text, len);

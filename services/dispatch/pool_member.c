@@ -87,7 +87,7 @@ static bool deserves_fresh(const struct mail_job *job, const struct attempt_resu
     if (result->kind == ATTEMPT_REPLIED)
         return end == SMTP_END_421;
     return result->kind == ATTEMPT_NOT_TAKEN &&
-           (end == SMTP_END_LOST || end == SMTP_END_421 || end == SMTP_END_QUIT);
+           (end == SMTP_END_LOST || end == SMTP_END_CLOSED || end == SMTP_END_421 || end == SMTP_END_QUIT);
 }
 
 const char *member_end_detail(enum smtp_end end)
@@ -97,6 +97,7 @@ const char *member_end_detail(enum smtp_end end)
         return "421";
     case SMTP_END_GARBAGE:
         return "out of step";
+    case SMTP_END_CLOSED:
     case SMTP_END_LOST:
         return "connection lost";
     case SMTP_END_TIMEOUT:
@@ -233,7 +234,7 @@ static void member_up(void *user)
     struct member *member = user;
     struct pool *pool = member->pool;
 
-    member->slots = connection_pipelining(member->conn) ? SMTP_IN_FLIGHT_MAX : 1;
+    member->slots = connection_slots(member->conn);
     member_to(member, MEMBER_READY);
     pool->backoff_ms = 0;
     pool_event(pool, RELAY_UP, "");

@@ -16,9 +16,9 @@ static void compose(struct smtp_transaction *tx, const char *bytes, size_t len)
 
 static void ask(struct smtp_transaction *tx, enum ask what, struct in_flight *mail)
 {
-    struct pending_ask *entry = &tx->asks[(tx->ask_first + tx->ask_count) % ASKS_MAX];
+    struct pending_ask *entry = &tx->asks[(tx->ask_first + tx->ask_count) % tx->ask_max];
 
-    assert(tx->ask_count < ASKS_MAX);
+    assert(tx->ask_count < tx->ask_max);
     *entry = (struct pending_ask){what, mail, tx->composed};
     tx->ask_count++;
 }
@@ -62,31 +62,40 @@ static void compose_ask(struct smtp_transaction *tx, enum ask what, struct in_fl
     ask(tx, what, mail);
 }
 
-/* @return true when the content is whole and its dot behind it */
+/* The content is whole, up to here. */
+static void content_ends(struct smtp_transaction *tx)
+{
+    tx->body->dot_at = tx->composed;
+    smtp_mail_step(tx->body, ME_LAST);
+    tx->body = NULL;
+}
+
+/* @return true when the content is whole and what ends it has been composed */
 static bool compose_content(struct smtp_transaction *tx)
 {
     struct in_flight *mail = tx->body;
+    size_t most = smtp_chunked(tx) ? sizeof(tx->out) : CHUNK_BYTES;
     size_t n;
 
-    if (tx->out_len < CHUNK_BYTES) {
-        n = smtp_content_copy(&tx->content, tx->out + tx->out_len, CHUNK_BYTES - tx->out_len);
+    if (tx->out_len < most) {
+        n = smtp_content_copy(&tx->content, tx->out + tx->out_len, most - tx->out_len);
         tx->out_len += n;
         tx->composed += n;
     }
     if (!smtp_content_at_end(&tx->content))
         return false;
-    /* The content ends in CRLF, so this makes CRLF . CRLF, in the same write. */
-    compose_ask(tx, ASK_FINAL, mail);
-    mail->dot_at = tx->composed;
-    smtp_mail_step(mail, ME_DOT);
-    tx->body = NULL;
+    if (smtp_chunked(tx))
+        ask(tx, ASK_FINAL, mail); /* the relay counts: nothing marks the end */
+    else
+        compose_ask(tx, ASK_FINAL, mail); /* the content ends in CRLF, so this makes CRLF . CRLF, in the same write */
+    content_ends(tx);
     return true;
 }
 
 static bool data_is_asked(const struct smtp_transaction *tx)
 {
     for (size_t i = 0; i < tx->ask_count; i++)
-        if (tx->asks[(tx->ask_first + i) % ASKS_MAX].what == ASK_DATA)
+        if (tx->asks[(tx->ask_first + i) % tx->ask_max].what == ASK_DATA)
             return true;
     return false;
 }
@@ -99,13 +108,57 @@ static bool may_command(const struct smtp_transaction *tx)
 
 static struct in_flight *next_to_ask(struct smtp_transaction *tx)
 {
-    for (size_t i = 0; i < SMTP_IN_FLIGHT_MAX; i++) {
-        struct in_flight *mail = &tx->flight[i];
+    struct in_flight *mail = smtp_oldest(tx, 1u << MS_QUEUED | 1u << MS_ENVELOPE);
 
-        if (mail->state == MS_QUEUED || (mail->state == MS_ENVELOPE && mail->asked < 3))
-            return mail;
+    return mail && mail->asked < 3 ? mail : NULL;
+}
+
+#define BDAT_BYTES 40 /* the command is shorter */
+
+static void compose_bdat(struct smtp_transaction *tx, struct in_flight *mail)
+{
+    char line[BDAT_BYTES];
+    int len = snprintf(line, sizeof(line), "BDAT %zu LAST\r\n", mail->bytes);
+
+    compose(tx, line, (size_t)len);
+    smtp_mail_step(mail, ME_GO);
+    if (mail->phase == PHASE_DATA)
+        mail->phase = PHASE_BODY;
+    mail->asked++;
+    tx->body = mail;
+    smtp_content_begin(&tx->content, mail->mail.slices, mail->mail.slice_count, 0); /* RFC 3030 s.2: no dots doubled */
+}
+
+static size_t out_left(const struct smtp_transaction *tx)
+{
+    return sizeof(tx->out) - tx->out_len;
+}
+
+/* MAIL, RCPT and BDAT of one mail, in one go or as far as it may. What is refused while its content is still to be
+ * composed would leave us with a promise of octets and without the mail: so content either fits in what goes out
+ * now, whole, or begins when its recipient is accepted. @return false when nothing may be composed now */
+static bool compose_chunked(struct smtp_transaction *tx, struct in_flight *mail)
+{
+    bool holds = mail->bytes > CHUNK_BYTES || !tx->awake;
+
+    if (mail->state == MS_QUEUED) {
+        if (out_left(tx) < ENVELOPE_BYTES + (holds ? 0 : mail->bytes))
+            return false; /* when this has been written */
+        mail->holds = holds;
+        if (tx->in_doubt)
+            compose_ask(tx, ASK_RSET, NULL);
+        tx->in_doubt = true;
+        smtp_mail_step(mail, ME_ASK);
+        compose_ask(tx, ASK_MAIL, mail);
+        compose_ask(tx, ASK_RCPT, mail);
+        mail->asked = 2;
     }
-    return NULL;
+    if (mail->holds && mail->phase != PHASE_DATA)
+        return false;
+    if (out_left(tx) < BDAT_BYTES + (mail->bytes > CHUNK_BYTES ? 0 : mail->bytes))
+        return false;
+    compose_bdat(tx, mail);
+    return true; /* the content comes next */
 }
 
 /* Compose one thing. @return false when nothing may be composed now */
@@ -124,10 +177,12 @@ static bool compose_next(struct smtp_transaction *tx)
         return false;
     if (tx->owes_rset) {
         compose_ask(tx, ASK_RSET, NULL);
-        tx->owes_rset = false;
+        tx->owes_rset = tx->in_doubt = false;
         return true;
     }
     mail = next_to_ask(tx);
+    if (mail && smtp_chunked(tx))
+        return compose_chunked(tx, mail);
     if (mail) {
         static const enum ask order[] = {ASK_MAIL, ASK_RCPT, ASK_DATA};
 
@@ -152,7 +207,7 @@ static bool compose_next(struct smtp_transaction *tx)
 
 size_t smtp_transaction_out(struct smtp_transaction *tx, const char **ret_data)
 {
-    if (tx->out_off == tx->out_len && tx->end == SMTP_OPEN) {
+    if (tx->out_off == tx->out_len && tx->end == SMTP_OPEN && !tx->closing) {
         tx->out_off = tx->out_len = 0;
         while (compose_next(tx))
             ;

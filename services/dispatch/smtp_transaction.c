@@ -12,6 +12,10 @@
 
 #include "smtp_transaction_int.h"
 
+/* So long after its last reply a relay is taken to be there still: enough for the next mails of a window whose replies all came
+ * at once, and far less than any relay calls idle. */
+#define AWAKE_US 50000
+
 enum reply_kind { REPLY_2YZ, REPLY_354, REPLY_3YZ, REPLY_REFUSAL, REPLY_CLOSING, REPLY_KIND_COUNT };
 enum meaning {
     MEANS_GARBAGE = 0, /* cannot belong to this: end the connection */
@@ -36,9 +40,10 @@ static const enum meaning meaning[ASK_COUNT][REPLY_KIND_COUNT] = {
 };
 
 /* NONE -> QUEUED -> ENVELOPE -> BODY -> FINAL -> NONE      A cell left out is forbidden.
- *                       |         |
+ *                       |         |       |
  *                       v         +--> NONE                REFUSED: its result is out, replies to the rest of its
- *                    REFUSED --> NONE                      pipelined envelope are still to be read. */
+ *                    REFUSED <------------+                pipelined envelope, or to its BDAT, are still to be read.
+ *                       +--> NONE */
 static const struct {
     bool legal;
     enum mail_state to;
@@ -49,8 +54,8 @@ static const struct {
                      [ME_GO] = {true, MS_BODY},
                      [ME_REFUSE] = {true, MS_REFUSED},
                      [ME_SETTLE] = {true, MS_NONE}},
-    [MS_BODY] = {[ME_DOT] = {true, MS_FINAL}, [ME_SETTLE] = {true, MS_NONE}},
-    [MS_FINAL] = {[ME_SETTLE] = {true, MS_NONE}},
+    [MS_BODY] = {[ME_LAST] = {true, MS_FINAL}, [ME_SETTLE] = {true, MS_NONE}},
+    [MS_FINAL] = {[ME_REFUSE] = {true, MS_REFUSED}, [ME_SETTLE] = {true, MS_NONE}},
     [MS_REFUSED] = {[ME_SETTLE] = {true, MS_NONE}},
 };
 
@@ -68,6 +73,15 @@ const char *attempt_kind_name(enum attempt_kind kind)
     return (unsigned)kind < sizeof(name) / sizeof(name[0]) ? name[kind] : "?";
 }
 
+static size_t slots_of(const struct smtp_offer *offer)
+{
+    if (!offer->pipelining)
+        return 1;
+    if (!offer->chunking)
+        return SMTP_PIPELINED_MAX;
+    return offer->window < 1 ? 1 : offer->window > SMTP_WINDOW_MAX ? SMTP_WINDOW_MAX : offer->window;
+}
+
 struct smtp_transaction *smtp_transaction_new(const struct smtp_offer *offer)
 {
     struct smtp_transaction *tx = calloc(1, sizeof(*tx));
@@ -75,13 +89,37 @@ struct smtp_transaction *smtp_transaction_new(const struct smtp_offer *offer)
     if (!tx)
         return NULL;
     tx->offer = *offer;
+    tx->slots = slots_of(offer);
+    tx->ask_max = tx->slots * ASKS_PER_MAIL + ASKS_MORE;
+    tx->flight = calloc(tx->slots, sizeof(*tx->flight));
+    tx->results = calloc(tx->slots, sizeof(*tx->results));
+    tx->asks = calloc(tx->ask_max, sizeof(*tx->asks));
+    if (!tx->flight || !tx->results || !tx->asks) {
+        smtp_transaction_free(tx);
+        return NULL;
+    }
     smtp_reply_reader_init(&tx->reader);
     return tx;
 }
 
 void smtp_transaction_free(struct smtp_transaction *tx)
 {
+    if (!tx)
+        return;
+    free(tx->flight);
+    free(tx->results);
+    free(tx->asks);
     free(tx);
+}
+
+size_t smtp_transaction_slots(const struct smtp_transaction *tx)
+{
+    return tx->slots;
+}
+
+bool smtp_chunked(const struct smtp_transaction *tx)
+{
+    return tx->offer.pipelining && tx->offer.chunking;
 }
 
 void smtp_mail_step(struct in_flight *mail, enum mail_event event)
@@ -90,19 +128,14 @@ void smtp_mail_step(struct in_flight *mail, enum mail_event event)
     mail->state = next_state[mail->state][event].to;
 }
 
-static size_t in_flight_max(const struct smtp_transaction *tx)
-{
-    return tx->offer.pipelining ? SMTP_IN_FLIGHT_MAX : 1;
-}
-
 /* ---- results ---- */
 
 static void result_push(struct smtp_transaction *tx, struct in_flight *mail, enum attempt_kind kind,
                         enum smtp_phase phase, const struct smtp_reply *reply, uint64_t now_us)
 {
-    struct done_mail *done = &tx->results[(tx->result_first + tx->result_count) % SMTP_IN_FLIGHT_MAX];
+    struct done_mail *done = &tx->results[(tx->result_first + tx->result_count) % tx->slots];
 
-    assert(tx->result_count < SMTP_IN_FLIGHT_MAX);
+    assert(tx->result_count < tx->slots);
     tx->result_count++;
     done->user = mail->mail.user;
     done->result.kind = kind;
@@ -123,7 +156,7 @@ bool smtp_transaction_result(struct smtp_transaction *tx, void **ret_user, struc
         return false;
     *ret_user = done->user;
     *ret = done->result;
-    tx->result_first = (tx->result_first + 1) % SMTP_IN_FLIGHT_MAX;
+    tx->result_first = (tx->result_first + 1) % tx->slots;
     tx->result_count--;
     return true;
 }
@@ -138,14 +171,14 @@ static bool dot_was_handed_over(const struct smtp_transaction *tx, const struct 
     return mail->dot_at != 0 && tx->sent >= mail->dot_at;
 }
 
-static struct in_flight *oldest(struct smtp_transaction *tx)
+struct in_flight *smtp_oldest(struct smtp_transaction *tx, unsigned states)
 {
     struct in_flight *found = NULL;
 
-    for (size_t i = 0; i < SMTP_IN_FLIGHT_MAX; i++) {
+    for (size_t i = 0; i < tx->slots; i++) {
         struct in_flight *mail = &tx->flight[i];
 
-        if (mail->state != MS_NONE && (!found || mail->serial < found->serial))
+        if ((1u << mail->state & states) && (!found || mail->serial < found->serial))
             found = mail;
     }
     return found;
@@ -155,7 +188,7 @@ static enum smtp_phase phase_of(const struct smtp_transaction *tx, const struct 
 {
     if (dot_was_handed_over(tx, mail))
         return PHASE_FINAL;
-    return mail->state == MS_BODY || mail->state == MS_FINAL ? PHASE_BODY : mail->phase;
+    return mail->phase; /* with BDAT the content may be composed while MAIL is not answered */
 }
 
 /* The end of the connection: what is known about each mail follows from its phase alone. */
@@ -163,13 +196,16 @@ static void end_all(struct smtp_transaction *tx, enum smtp_end why)
 {
     struct in_flight *mail;
 
+    /* 421, then the end of the stream, and no reply in between: nothing behind the 421 was carried out. */
+    bool proven = tx->closing && why == SMTP_END_CLOSED;
+
     if (tx->end != SMTP_OPEN)
         return;
-    tx->end = why;
-    while ((mail = oldest(tx))) {
+    tx->end = tx->closing ? SMTP_END_421 : why;
+    while ((mail = smtp_oldest(tx, ~(1u << MS_NONE)))) {
         if (mail->state != MS_REFUSED)
-            result_push(tx, mail, dot_was_handed_over(tx, mail) ? ATTEMPT_UNCONFIRMED : ATTEMPT_NOT_TAKEN,
-                        phase_of(tx, mail), NULL, 0);
+            result_push(tx, mail, dot_was_handed_over(tx, mail) && !proven ? ATTEMPT_UNCONFIRMED : ATTEMPT_NOT_TAKEN,
+                        proven ? mail->phase : phase_of(tx, mail), NULL, 0);
         smtp_mail_step(mail, ME_SETTLE);
     }
     tx->body = NULL;
@@ -184,7 +220,7 @@ void smtp_transaction_fail(struct smtp_transaction *tx, enum smtp_end why)
 
 bool smtp_transaction_in_doubt(const struct smtp_transaction *tx)
 {
-    for (size_t i = 0; i < SMTP_IN_FLIGHT_MAX; i++)
+    for (size_t i = 0; i < tx->slots; i++)
         if (tx->flight[i].state != MS_NONE && tx->flight[i].state != MS_REFUSED && dot_was_handed_over(tx, &tx->flight[i]))
             return true;
     return false;
@@ -205,16 +241,23 @@ static bool path_fit(const char *path)
 
 bool smtp_transaction_room(const struct smtp_transaction *tx)
 {
-    size_t used = tx->result_count;
+    size_t used = tx->result_count, waiting = 0, queued_bytes = 0;
 
-    if (tx->end != SMTP_OPEN || tx->wants_quit)
+    if (tx->end != SMTP_OPEN || tx->wants_quit || tx->closing)
         return false;
-    for (size_t i = 0; i < SMTP_IN_FLIGHT_MAX; i++) {
-        used += tx->flight[i].state != MS_NONE;
-        if (tx->flight[i].state == MS_QUEUED || tx->flight[i].state == MS_ENVELOPE)
-            return false;
+    for (size_t i = 0; i < tx->slots; i++) {
+        const struct in_flight *mail = &tx->flight[i];
+
+        used += mail->state != MS_NONE;
+        /* A mail is tied to this connection only when it goes out with what goes out next. */
+        if (mail->state == MS_QUEUED || mail->state == MS_ENVELOPE) {
+            waiting++;
+            queued_bytes += mail->holds && mail->phase != PHASE_DATA ? CHUNK_BYTES : mail->bytes + ENVELOPE_BYTES;
+        }
     }
-    return used < in_flight_max(tx);
+    if (smtp_chunked(tx) && tx->awake && !tx->body && queued_bytes < CHUNK_BYTES)
+        waiting = 0;
+    return waiting == 0 && used < tx->slots;
 }
 
 static int refuse_here(struct attempt_result *ret, enum attempt_kind kind, bool reused)
@@ -231,7 +274,8 @@ static int refuse_here(struct attempt_result *ret, enum attempt_kind kind, bool 
     return 0;
 }
 
-int smtp_transaction_start(struct smtp_transaction *tx, const struct smtp_mail *mail, struct attempt_result *ret)
+int smtp_transaction_start(struct smtp_transaction *tx, const struct smtp_mail *mail, uint64_t now_us,
+                           struct attempt_result *ret)
 {
     struct in_flight *slot = NULL;
     bool reused = tx->mails > 0;
@@ -244,7 +288,9 @@ int smtp_transaction_start(struct smtp_transaction *tx, const struct smtp_mail *
     if (tx->offer.size_max > 0 && bytes > tx->offer.size_max)
         return refuse_here(ret, ATTEMPT_REPLIED, reused);
 
-    for (size_t i = 0; i < SMTP_IN_FLIGHT_MAX && !slot; i++)
+    if (!smtp_transaction_busy(tx))
+        tx->awake = tx->heard_us != 0 && now_us < tx->heard_us + AWAKE_US;
+    for (size_t i = 0; i < tx->slots && !slot; i++)
         if (tx->flight[i].state == MS_NONE)
             slot = &tx->flight[i];
     assert(slot);
@@ -272,7 +318,7 @@ void smtp_transaction_wrote(struct smtp_transaction *tx, size_t n, uint64_t now_
     tx->out_off += n;
     tx->sent += n;
     tx->progress++;
-    for (size_t i = 0; i < SMTP_IN_FLIGHT_MAX; i++) {
+    for (size_t i = 0; i < tx->slots; i++) {
         struct in_flight *mail = &tx->flight[i];
 
         if (mail->state == MS_FINAL && mail->dot_us == 0 && dot_was_handed_over(tx, mail))
@@ -293,18 +339,42 @@ static enum reply_kind kind_of(const struct smtp_reply *reply)
     return reply->code >= 300 ? REPLY_3YZ : REPLY_2YZ;
 }
 
+static bool more_to_read(const struct smtp_transaction *tx, const struct in_flight *mail)
+{
+    for (size_t i = 0; i < tx->ask_count; i++)
+        if (tx->asks[(tx->ask_first + i) % tx->ask_max].mail == mail)
+            return true;
+    return false;
+}
+
 /* All replies to this mail have been read, none took it. */
 static void mail_synced(struct smtp_transaction *tx, struct in_flight *mail, bool transaction_open)
 {
     smtp_mail_step(mail, ME_SETTLE);
-    tx->owes_rset = transaction_open;
+    /* What has been composed behind it began with a RSET of its own. */
+    tx->owes_rset = transaction_open && tx->ask_count == 0;
 }
 
-static void reply_go_on(struct smtp_transaction *tx, const struct pending_ask *asked)
+static void reply_go_on(struct smtp_transaction *tx, struct in_flight *mail, enum ask what)
 {
-    (void)tx;
-    if (asked->mail && asked->mail->state == MS_ENVELOPE)
-        asked->mail->phase = asked->what == ASK_MAIL ? PHASE_RCPT : PHASE_DATA;
+    if (!mail)
+        return;
+    if (mail->state != MS_REFUSED)
+        mail->phase = what == ASK_MAIL ? PHASE_RCPT : mail->state == MS_ENVELOPE ? PHASE_DATA : PHASE_BODY;
+    else if (!more_to_read(tx, mail))
+        mail_synced(tx, mail, true);
+}
+
+static void reply_accepted(struct smtp_transaction *tx, struct in_flight *mail, const struct smtp_reply *reply, uint64_t now_us)
+{
+    if (mail->state == MS_REFUSED) { /* taken by BDAT without a recipient? */
+        end_all(tx, SMTP_END_GARBAGE);
+        return;
+    }
+    result_push(tx, mail, ATTEMPT_ACCEPTED, PHASE_FINAL, reply, now_us);
+    smtp_mail_step(mail, ME_SETTLE);
+    if (tx->ask_count == 0)
+        tx->in_doubt = false;
 }
 
 static void reply_send(struct smtp_transaction *tx, struct in_flight *mail)
@@ -324,30 +394,41 @@ static void reply_send(struct smtp_transaction *tx, struct in_flight *mail)
 static void reply_refused(struct smtp_transaction *tx, const struct pending_ask *asked, const struct smtp_reply *reply)
 {
     struct in_flight *mail = asked->mail;
-    bool more_to_read = tx->offer.pipelining && asked->what != ASK_DATA;
+    bool final = asked->what == ASK_FINAL;
 
-    if (asked->what == ASK_FINAL) {
-        result_push(tx, mail, ATTEMPT_REPLIED, PHASE_FINAL, reply, 0);
-        smtp_mail_step(mail, ME_SETTLE);
-        return;
-    }
-    if (mail->state == MS_ENVELOPE) {
-        result_push(tx, mail, ATTEMPT_REPLIED, mail->phase, reply, 0);
+    if (mail->state != MS_REFUSED) {
+        result_push(tx, mail, ATTEMPT_REPLIED, final ? PHASE_FINAL : mail->phase, reply, 0);
         smtp_mail_step(mail, ME_REFUSE);
     }
-    if (!more_to_read)
-        mail_synced(tx, mail, true);
+    if (!more_to_read(tx, mail))
+        mail_synced(tx, mail, !final || smtp_chunked(tx));
 }
 
-/* The relay hangs up with a reason: that is the answer to the mail it stands against, and the end for those behind. */
+static bool any_in_doubt(const struct smtp_transaction *tx)
+{
+    for (size_t i = 0; i < tx->slots; i++)
+        if (tx->flight[i].state == MS_FINAL && dot_was_handed_over(tx, &tx->flight[i]))
+            return true;
+    return false;
+}
+
+/* The relay hangs up with a reason: that is the answer to the mail it stands against, and the end for those behind.
+ * Whole mails behind it (BDAT) are in doubt until the stream ends: some servers say 421 and go on. */
 static void reply_closing(struct smtp_transaction *tx, struct in_flight *mail, enum smtp_phase phase,
                           const struct smtp_reply *reply, enum smtp_end why)
 {
     if (mail && mail->state != MS_REFUSED) {
         result_push(tx, mail, ATTEMPT_REPLIED, phase, reply, 0);
-        smtp_mail_step(mail, ME_SETTLE);
+        smtp_mail_step(mail, mail->state == MS_BODY ? ME_SETTLE : ME_REFUSE);
     }
-    end_all(tx, why);
+    if (why != SMTP_END_421 || !any_in_doubt(tx)) {
+        end_all(tx, why);
+        return;
+    }
+    if (mail && mail->state == MS_REFUSED && !more_to_read(tx, mail))
+        smtp_mail_step(mail, ME_SETTLE);
+    tx->closing = true;
+    tx->out_off = tx->out_len = 0;
 }
 
 /* A reply before its command was out. Only a refusal in the middle of the content makes sense: the dot is not out, so
@@ -366,28 +447,30 @@ static void reply_take(struct smtp_transaction *tx, const struct smtp_reply *rep
     bool is_out;
 
     tx->progress++;
+    tx->awake = true;
+    tx->heard_us = now_us;
     if (tx->ask_count == 0) {
         reply_early(tx, tx->body, reply);
         return;
     }
     asked = tx->asks[tx->ask_first];
-    is_out = tx->sent >= asked.at;
+    /* A relay may refuse a BDAT before it has read all octets away. They are all composed, so the two stay in step. */
+    is_out = tx->sent >= asked.at || (smtp_chunked(tx) && asked.what == ASK_FINAL && kind_of(reply) == REPLY_REFUSAL);
     if (!is_out) {
         reply_early(tx, asked.what == ASK_FINAL ? asked.mail : NULL, reply);
         return;
     }
-    tx->ask_first = (tx->ask_first + 1) % ASKS_MAX;
+    tx->ask_first = (tx->ask_first + 1) % tx->ask_max;
     tx->ask_count--;
     switch (meaning[asked.what][kind_of(reply)]) {
     case MEANS_GO_ON:
-        reply_go_on(tx, &asked);
+        reply_go_on(tx, asked.mail, asked.what);
         break;
     case MEANS_SEND:
         reply_send(tx, asked.mail);
         break;
     case MEANS_ACCEPTED:
-        result_push(tx, asked.mail, ATTEMPT_ACCEPTED, PHASE_FINAL, reply, now_us);
-        smtp_mail_step(asked.mail, ME_SETTLE);
+        reply_accepted(tx, asked.mail, reply, now_us);
         break;
     case MEANS_REFUSED:
         reply_refused(tx, &asked, reply);
@@ -425,7 +508,7 @@ void smtp_transaction_in(struct smtp_transaction *tx, const char *data, size_t l
 
 bool smtp_transaction_busy(const struct smtp_transaction *tx)
 {
-    for (size_t i = 0; i < SMTP_IN_FLIGHT_MAX; i++)
+    for (size_t i = 0; i < tx->slots; i++)
         if (tx->flight[i].state != MS_NONE)
             return true;
     return false;
@@ -446,7 +529,10 @@ enum smtp_wait smtp_transaction_wait(const struct smtp_transaction *tx)
 {
     if (tx->end != SMTP_OPEN)
         return SMTP_WAIT_NOTHING;
-    if (tx->body || tx->out_off < tx->out_len)
+    if (tx->closing)
+        return SMTP_WAIT_COMMAND;
+    /* With BDAT a relay may work on one mail while our socket is full of the next: what waits is the reply. */
+    if ((tx->body || tx->out_off < tx->out_len) && (tx->ask_count == 0 || tx->sent < tx->asks[tx->ask_first].at))
         return SMTP_WAIT_DATA;
     if (tx->ask_count == 0)
         return SMTP_WAIT_NOTHING;
@@ -470,6 +556,11 @@ enum smtp_wait smtp_transaction_wait(const struct smtp_transaction *tx)
 uint64_t smtp_transaction_progress(const struct smtp_transaction *tx)
 {
     return tx->progress;
+}
+
+bool smtp_transaction_closing(const struct smtp_transaction *tx)
+{
+    return tx->closing;
 }
 
 uint64_t smtp_transaction_mails(const struct smtp_transaction *tx)

@@ -5,21 +5,29 @@
  *
  *   lock step   MAIL -> 250, RCPT -> 250, DATA -> 354, content and dot -> 250
  *   PIPELINING  MAIL+RCPT+DATA -> 250 250 354, [content and dot + MAIL+RCPT+DATA of the next] -> 250, 250 250 354 ...
+ *   BDAT        [MAIL+RCPT+BDAT n LAST+content] [RSET+MAIL+RCPT+BDAT n LAST+content] ... up to a window, replies in order
  *
- * so a mail costs one round trip. Two mails can be in flight: one waits for its last reply while the next has its
- * envelope out. */
+ * so a mail costs four round trips, one, or a part of one. With PIPELINING two mails can be in flight: one waits for its
+ * last reply while the next has its envelope out. With BDAT (RFC 3030, where CHUNKING and PIPELINING are offered) as many
+ * as the window; the RSET makes a refused mail end where it ends, whatever a relay thinks of MAIL behind a refused BDAT
+ * (RFC 3030 leaves that open). Two things wait for a reply all the same: the content of the first mail after a silence,
+ * since the relay may have hung up by now and the mail would be in doubt for nothing, and content too large for one write,
+ * which a refused recipient would make us send in vain. */
 #ifndef SMTP_TRANSACTION_H
 #define SMTP_TRANSACTION_H
 
 #include "attempt.h"
 
-#define SMTP_IN_FLIGHT_MAX 2
+#define SMTP_PIPELINED_MAX 2 /* mails in flight with PIPELINING */
+#define SMTP_WINDOW_MAX 64   /* and with BDAT, at the most */
 
 /* What EHLO offered, as far as it matters here. */
 struct smtp_offer {
     bool pipelining;
-    bool size;         /* SIZE= may be said */
-    uint64_t size_max; /* largest message it takes, octets; 0 = not said */
+    bool chunking;       /* BDAT may be used, if pipelining too */
+    uint32_t window;     /* mails in flight with BDAT, 1..SMTP_WINDOW_MAX; 0 = 1 */
+    bool size;           /* SIZE= may be said */
+    uint64_t size_max;   /* largest message it takes, octets; 0 = not said */
 };
 
 /* One mail with one recipient; all borrowed until its result is out. */
@@ -36,27 +44,32 @@ enum smtp_end {
     SMTP_END_QUIT,    /* we said QUIT and it was answered */
     SMTP_END_421,     /* the relay said that it closes (421, or 4.4.2 to whatever) */
     SMTP_END_GARBAGE, /* a reply that cannot belong: out of step for good */
-    SMTP_END_LOST,    /* closed or reset by the other side */
+    SMTP_END_CLOSED,  /* the other side ended the stream, in order */
+    SMTP_END_LOST,    /* reset, cut off */
     SMTP_END_TIMEOUT
 };
 
 /* Which of the three waits of RFC 5321 s.4.5.3.2 is under way. */
 enum smtp_wait { SMTP_WAIT_NOTHING, SMTP_WAIT_COMMAND, SMTP_WAIT_DATA, SMTP_WAIT_FINAL };
 
-struct smtp_transaction; /* about 70 KB: it holds the send buffer */
+struct smtp_transaction; /* about 70 KB, and 0.8 KB a mail of the window: it holds the send buffer */
 
 /** @return NULL when out of memory; free with smtp_transaction_free */
 struct smtp_transaction *smtp_transaction_new(const struct smtp_offer *offer);
 void smtp_transaction_free(struct smtp_transaction *tx); /* NULL is fine */
 
-/** May another mail be started? true on an idle connection; with PIPELINING also once the mail before has its 354. */
+/** Mails that can be in flight here. */
+size_t smtp_transaction_slots(const struct smtp_transaction *tx);
+/** May another mail be started? true on an idle connection; with PIPELINING also once the mail before has its 354; with
+ * BDAT while the window is not full and the mail before is on its way. */
 bool smtp_transaction_room(const struct smtp_transaction *tx);
 /**
  * Take a mail (only when there is room).
  * @return 1: begun, its result comes by smtp_transaction_result; 0: *ret is its result and nothing was or will be
  *         sent for it: ATTEMPT_INVALID, or REPLIED 552 5.3.4 when it is larger than the relay takes (RFC 1870)
  */
-int smtp_transaction_start(struct smtp_transaction *tx, const struct smtp_mail *mail, struct attempt_result *ret);
+int smtp_transaction_start(struct smtp_transaction *tx, const struct smtp_mail *mail, uint64_t now_us,
+                           struct attempt_result *ret);
 /** Ask for a sign of life; on success the connection is idle again, else it ends. */
 void smtp_transaction_noop(struct smtp_transaction *tx);
 /** Say QUIT as soon as nothing is in flight. No more mail can be started. */
@@ -69,7 +82,8 @@ size_t smtp_transaction_out(struct smtp_transaction *tx, const char **ret_data);
 void smtp_transaction_wrote(struct smtp_transaction *tx, size_t n, uint64_t now_us);
 /** Bytes came from the relay. */
 void smtp_transaction_in(struct smtp_transaction *tx, const char *data, size_t len, uint64_t now_us);
-/** The connection is gone, or a wait was too long: every mail in flight gets its result by its phase. */
+/** The connection is gone, or a wait was too long: every mail in flight gets its result by its phase. SMTP_END_CLOSED may
+ * only be said of an end that the other side vouched for (TLS close_notify), not of a torn connection. */
 void smtp_transaction_fail(struct smtp_transaction *tx, enum smtp_end why);
 /** Is there a mail that would be UNCONFIRMED if the connection failed now? */
 bool smtp_transaction_in_doubt(const struct smtp_transaction *tx);
@@ -86,6 +100,8 @@ enum smtp_wait smtp_transaction_wait(const struct smtp_transaction *tx);
 /** Rises with every whole reply and every write: a wait starts anew then (never with a part of a reply, which a relay
  * could drip for ever). */
 uint64_t smtp_transaction_progress(const struct smtp_transaction *tx);
+/** The relay has said that it closes, and replies to mails behind may still come; no mail can be started. */
+bool smtp_transaction_closing(const struct smtp_transaction *tx);
 /** Mails begun on this connection. */
 uint64_t smtp_transaction_mails(const struct smtp_transaction *tx);
 

@@ -6,25 +6,28 @@
 #include "smtp_transaction.h"
 
 #define CHUNK_BYTES (64 * 1024) /* content composed at once: four TLS records */
-#define COMMANDS_BYTES 2048     /* room behind the content for the dot and the next envelope (< 700 bytes) */
+#define COMMANDS_BYTES 2048     /* room behind the content for the dot and the next envelope (< ENVELOPE_BYTES) */
+#define ENVELOPE_BYTES 768      /* RSET, MAIL, RCPT and BDAT of one mail are shorter */
 #define PATH_MAX_OCTETS 254     /* RFC 5321 s.4.5.3.1.3, without <> */
-#define ASKS_MAX 8              /* final, RSET, MAIL, RCPT, DATA are the most at once */
+#define ASKS_PER_MAIL 4         /* RSET, MAIL, RCPT, and DATA, final dot or BDAT */
+#define ASKS_MORE 4             /* NOOP, QUIT, the final dot of the mail before */
 
 enum ask { ASK_MAIL, ASK_RCPT, ASK_DATA, ASK_FINAL, ASK_EMPTY_DOT, ASK_RSET, ASK_NOOP, ASK_QUIT, ASK_COUNT };
 enum mail_state { MS_NONE = 0, MS_QUEUED, MS_ENVELOPE, MS_BODY, MS_FINAL, MS_REFUSED, MS_COUNT };
-enum mail_event { ME_START, ME_ASK, ME_GO, ME_DOT, ME_REFUSE, ME_SETTLE, ME_COUNT };
+enum mail_event { ME_START, ME_ASK, ME_GO, ME_LAST, ME_REFUSE, ME_SETTLE, ME_COUNT };
 
 struct in_flight {
     enum mail_state state;
-    enum smtp_phase phase; /* what is asked next or waits for its reply, PHASE_MAIL .. PHASE_DATA */
+    enum smtp_phase phase; /* what is asked next or waits for its reply, PHASE_MAIL .. PHASE_DATA; then PHASE_BODY */
     struct smtp_mail mail;
     size_t bytes;
     size_t dots;
     size_t asked;    /* commands composed: 0..3 of MAIL, RCPT, DATA */
     uint64_t serial; /* order of start */
-    uint64_t dot_at; /* stream position behind the final dot; 0 = not composed */
+    uint64_t dot_at; /* stream position behind the final dot or the last octet of BDAT; 0 = not composed */
     uint64_t dot_us; /* when that position was handed over */
     bool reused;
+    bool holds; /* BDAT: its content waits until its recipient is accepted */
 };
 
 struct pending_ask {
@@ -41,15 +44,20 @@ struct done_mail {
 struct smtp_transaction {
     struct smtp_offer offer;
     enum smtp_end end;
-    struct in_flight flight[SMTP_IN_FLIGHT_MAX];
-    struct pending_ask asks[ASKS_MAX];
-    size_t ask_first, ask_count;
-    struct done_mail results[SMTP_IN_FLIGHT_MAX];
+    size_t slots; /* mails in flight at most: the length of flight and results */
+    struct in_flight *flight;
+    struct pending_ask *asks; /* ring of ask_max */
+    size_t ask_max, ask_first, ask_count;
+    struct done_mail *results; /* ring of slots */
     size_t result_first, result_count;
     struct in_flight *body; /* whose content is being composed */
     struct smtp_content_reader content;
     bool owes_dot;  /* a 354 for a refused mail must be answered by a dot alone */
     bool owes_rset; /* a refused mail has left a transaction open */
+    bool in_doubt;  /* BDAT: the last one composed may be refused, so RSET goes before the next MAIL */
+    bool awake;     /* BDAT: the relay has spoken lately, so content may go ahead of the replies */
+    bool closing;   /* BDAT: 421 came and mails behind it are out; only reading goes on */
+    uint64_t heard_us; /* last reply */
     bool wants_noop;
     bool wants_quit, quit_asked;
     uint64_t mails;
@@ -63,5 +71,9 @@ struct smtp_transaction {
 
 /** Alone writes mail->state. */
 void smtp_mail_step(struct in_flight *mail, enum mail_event event);
+/** By BDAT? */
+bool smtp_chunked(const struct smtp_transaction *tx);
+/** The oldest mail in flight in one of these states (bits), or NULL. */
+struct in_flight *smtp_oldest(struct smtp_transaction *tx, unsigned states);
 
 #endif /* SMTP_TRANSACTION_INT_H */

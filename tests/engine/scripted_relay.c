@@ -40,6 +40,7 @@ struct peer {
     size_t len;
     bool gone;
     bool misbehaves; /* still to come on this connection */
+    bool in_mail;    /* MAIL was accepted; ends with RSET or a mail taken, not with a refused BDAT (as in Postfix) */
     int rcpts;       /* accepted in this transaction */
 };
 
@@ -125,7 +126,7 @@ static bool misbehave(struct peer *peer, enum place place, const char *right)
 {
     const struct script *script = &peer->relay->script;
 
-    if (!peer->misbehaves || script->place != place)
+    if (!peer->misbehaves || script->place != place || scripted_relay_seen(peer->relay).mails < script->after_mails)
         return false;
     peer->misbehaves = false;
     switch (script->fault) {
@@ -187,8 +188,9 @@ static void say_ehlo(struct peer *peer)
     const struct script *script = &peer->relay->script;
     char text[400];
 
-    snprintf(text, sizeof(text), "250-relay.example\r\n%s%s%s%s%s%s250 8BITMIME",
-             script->no_pipelining ? "" : "250-PIPELINING\r\n", script->size ? "250-SIZE " : "",
+    snprintf(text, sizeof(text), "250-relay.example\r\n%s%s%s%s%s%s%s250 8BITMIME",
+             script->no_pipelining ? "" : "250-PIPELINING\r\n", script->chunking ? "250-CHUNKING\r\n" : "",
+             script->size ? "250-SIZE " : "",
              script->size ? script->size : "", script->size ? "\r\n" : "",
              script->starttls && !peer->ssl && !script->no_starttls_offered ? "250-STARTTLS\r\n" : "",
              script->no_auth_offered || (script->starttls && !peer->ssl && !script->no_starttls_offered)
@@ -243,6 +245,7 @@ static void do_data(struct peer *peer)
     }
     if (peer->len > 0)
         COUNT(peer, data_without_reading);
+    peer->in_mail = false;
     if (misbehave(peer, AT_DATA, "354 go ahead")) {
         if (peer->gone || peer->relay->script.fault == DO_REPLY)
             return;
@@ -263,11 +266,83 @@ static void do_data(struct peer *peer)
     say_line(peer, "250 2.0.0 Ok 0123456789");
 }
 
+/* Octets as they come: counted and summed like a mail by DATA. @return false: the connection is gone */
+static bool read_chunk(struct peer *peer, size_t left, struct seen *ret)
+{
+    while (left > 0) {
+        size_t n;
+
+        if (peer->len == 0 && !fill(peer))
+            return false;
+        n = peer->len < left ? peer->len : left;
+        for (size_t i = 0; i < n; i++)
+            ret->last_sum += peer->data[i] != '\r' && peer->data[i] != '\n' ? (unsigned char)peer->data[i] : 0;
+        ret->last_bytes += n;
+        left -= n;
+        peer->len -= n;
+        memmove(peer->data, peer->data + n, peer->len);
+    }
+    return true;
+}
+
+static void do_bdat(struct peer *peer, const char *args)
+{
+    bool has_rcpt = peer->rcpts > 0;
+    struct seen chunk = {0};
+
+    COUNT(peer, chunks);
+    peer->rcpts = 0;
+    if (has_rcpt && peer->misbehaves && peer->relay->script.place == AT_BODY) {
+        misbehave(peer, AT_BODY, "");
+        if (peer->gone)
+            return;
+    }
+    if (has_rcpt)
+        peer->in_mail = false;
+    if (!read_chunk(peer, strtoul(args, NULL, 10), &chunk))
+        return;
+    if (!has_rcpt) {
+        say_line(peer, "503 5.5.1 no valid recipients");
+        return;
+    }
+    pthread_mutex_lock(&peer->relay->lock);
+    peer->relay->seen.last_bytes = chunk.last_bytes;
+    peer->relay->seen.last_sum = chunk.last_sum;
+    pthread_mutex_unlock(&peer->relay->lock);
+    if (misbehave(peer, AT_FINAL, "250 2.0.0 Ok 0123456789")) {
+        if (!peer->gone && peer->relay->script.fault == DO_BYTEWISE)
+            COUNT(peer, mails);
+        return;
+    }
+    COUNT(peer, mails);
+    say_line(peer, "250 2.0.0 Ok 0123456789");
+}
+
+static void do_mail(struct peer *peer)
+{
+    enum fault fault = peer->relay->script.fault;
+
+    if (peer->in_mail) {
+        say_line(peer, "503 5.5.1 nested MAIL");
+        return;
+    }
+    if (misbehave(peer, AT_MAIL, "250 2.1.0 Ok")) {
+        peer->in_mail = fault == DO_BYTEWISE || fault == DO_TWICE;
+        return;
+    }
+    peer->in_mail = true;
+    say_line(peer, "250 2.1.0 Ok");
+}
+
 static void do_rcpt(struct peer *peer)
 {
     int every = peer->relay->script.refuse_every;
     int number;
 
+    if (!peer->in_mail) {
+        say_line(peer, "503 5.5.1 MAIL first");
+        return;
+    }
     pthread_mutex_lock(&peer->relay->lock);
     number = ++peer->relay->rcpts;
     pthread_mutex_unlock(&peer->relay->lock);
@@ -306,14 +381,16 @@ static void do_command(struct peer *peer, const char *line)
         COUNT(peer, auths);
         answer(peer, AT_AUTH, "235 2.7.0 welcome");
     } else if (starts(line, "MAIL")) {
-        peer->rcpts = 0;
-        answer(peer, AT_MAIL, "250 2.1.0 Ok");
+        do_mail(peer);
     } else if (starts(line, "RCPT")) {
         do_rcpt(peer);
     } else if (starts(line, "DATA")) {
         do_data(peer);
+    } else if (starts(line, "BDAT ") && script->chunking) {
+        do_bdat(peer, line + 5);
     } else if (starts(line, "RSET")) {
         COUNT(peer, rsets);
+        peer->in_mail = false;
         peer->rcpts = 0;
         say_line(peer, "250 2.0.0 Ok");
     } else if (starts(line, "NOOP")) {

@@ -27,6 +27,8 @@ struct script {
     const char *text;
     int times;               /* connections that misbehave, from the first; 0 = 1 */
     bool no_pipelining;
+    bool chunking;
+    int after_mails;         /* misbehave when so many have been taken */
     bool starttls;
     bool no_starttls_offered;
     bool inject_after_starttls; /* a plaintext reply right behind "220 go ahead" */
@@ -47,6 +49,7 @@ struct seen {
     int mails;          /* final dots answered 250 */
     int rsets, quits, noops, empty_dots;
     int data_without_reading; /* commands that came behind DATA before its 354 */
+    int chunks;         /* BDAT commands */
     size_t last_bytes;  /* of the last mail, dots undone */
     unsigned last_sum;  /* additive checksum of it */
 };

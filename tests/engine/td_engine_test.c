@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <curl/curl.h>
@@ -115,6 +116,7 @@ static void bench_open(struct bench *bench, const struct script *script)
         .mails_per_connection = 1000,
         .idle_timeout_ms = 60000,
         .pipelining = true,
+        .bdat_window = 8,
         .connect_timeout_ms = 5000,
         .command_timeout_ms = 5000,
         .data_timeout_ms = 5000,
@@ -306,14 +308,24 @@ static int bad_events(const struct bench *bench)
     return sum;
 }
 
-static void check_row(const struct row *row, bool no_pipelining)
+enum mode { PIPELINED, LOCK_STEP, CHUNKED, MODE_COUNT };
+
+static void script_mode(struct script *script, enum mode mode)
+{
+    script->no_pipelining = mode == LOCK_STEP;
+    script->chunking = mode == CHUNKED;
+}
+
+static void check_row(const struct row *row, enum mode mode)
 {
     struct script script = row->script;
     struct bench bench;
     struct job *first, *second;
 
-    print_message("  %s%s\n", script.name, no_pipelining ? ", lock step" : "");
-    script.no_pipelining = no_pipelining;
+    if (mode == CHUNKED && (script.place == AT_DATA || script.data_says_354))
+        return; /* it is not asked */
+    print_message("  %s%s\n", script.name, mode == LOCK_STEP ? ", lock step" : mode == CHUNKED ? ", BDAT" : "");
+    script_mode(&script, mode);
     bench_open(&bench, &script);
     bench.settings.max_connections = 1;
     if (script.fault == DO_HANG) {
@@ -342,18 +354,18 @@ static void check_row(const struct row *row, bool no_pipelining)
     assert_int_equal(scripted_relay_seen(bench.relay).last_bytes, strlen(head) + strlen(body));
     assert_int_equal(scripted_relay_seen(bench.relay).last_sum, sum_of(head) + sum_of(body));
     assert_int_equal(scripted_relay_seen(bench.relay).mails, row->kind == ATTEMPT_ACCEPTED ? 2 : 1);
-    if (script.data_says_354 && !no_pipelining)
+    if (script.data_says_354 && mode == PIPELINED)
         assert_int_equal(scripted_relay_seen(bench.relay).empty_dots, 1);
+    assert_int_equal(scripted_relay_seen(bench.relay).chunks > 0, mode == CHUNKED);
     bench_close(&bench);
 }
 
 static void a_fault_proves_what_it_proves_and_the_next_mail_goes_through(void **unused)
 {
     (void)unused;
-    for (size_t i = 0; i < LENGTH(rows); i++) {
-        check_row(&rows[i], false);
-        check_row(&rows[i], true);
-    }
+    for (size_t i = 0; i < LENGTH(rows); i++)
+        for (int mode = 0; mode < MODE_COUNT; mode++)
+            check_row(&rows[i], (enum mode)mode);
 }
 
 static void a_refusal_keeps_the_connection(void **unused)
@@ -367,11 +379,11 @@ static void a_refusal_keeps_the_connection(void **unused)
     };
 
     (void)unused;
-    for (size_t i = 0; i < 2 * LENGTH(refusals); i++) {
-        struct script script = refusals[i / 2];
+    for (size_t i = 0; i < MODE_COUNT * LENGTH(refusals); i++) {
+        struct script script = refusals[i / MODE_COUNT];
         struct bench bench;
 
-        script.no_pipelining = i % 2;
+        script_mode(&script, (enum mode)(i % MODE_COUNT));
         bench_open(&bench, &script);
         bench_pool(&bench);
         job_send(&bench);
@@ -536,7 +548,7 @@ static void larger_than_offered_is_refused_without_asking(void **unused)
 
 static void a_large_message_arrives_whole(void **unused)
 {
-    struct script script = {"large"};
+    struct script script = {"large"}, chunking = {"large, BDAT", .chunking = true};
     struct bench bench;
     size_t lines = 60000;
     char *text = malloc(lines * 77 + 1), *at = text;
@@ -547,14 +559,16 @@ static void a_large_message_arrives_whole(void **unused)
 
         at += n;
     }
-    bench_open(&bench, &script);
-    bench_pool(&bench);
-    assert_int_equal(pool_send(bench.pool, &job_new(&bench, text)->mail), TD_OK);
-    assert_true(run_until(&bench, all_done));
-    assert_int_equal(bench.jobs[0].result.kind, ATTEMPT_ACCEPTED);
-    assert_int_equal(scripted_relay_seen(bench.relay).last_bytes, strlen(head) + strlen(text));
-    assert_int_equal(scripted_relay_seen(bench.relay).last_sum, sum_of(head) + sum_of(text));
-    bench_close(&bench);
+    for (int i = 0; i < 2; i++) {
+        bench_open(&bench, i ? &chunking : &script);
+        bench_pool(&bench);
+        assert_int_equal(pool_send(bench.pool, &job_new(&bench, text)->mail), TD_OK);
+        assert_true(run_until(&bench, all_done));
+        assert_int_equal(bench.jobs[0].result.kind, ATTEMPT_ACCEPTED);
+        assert_int_equal(scripted_relay_seen(bench.relay).last_bytes, strlen(head) + strlen(text));
+        assert_int_equal(scripted_relay_seen(bench.relay).last_sum, sum_of(head) + sum_of(text));
+        bench_close(&bench);
+    }
     free(text);
 }
 
@@ -609,6 +623,92 @@ static void a_refusal_in_mid_content_is_a_reply(void **unused)
     free(text);
 }
 
+/* ---- a window of BDAT ---- */
+
+/* One mail wakes the connection; then six go out at once, and the relay misbehaves when it has taken two. The first of the
+ * six is taken, the second meets the fault. */
+struct window_row {
+    struct script script;
+    enum attempt_kind second, behind;
+    int connections; /* for all seven, and one more after */
+    enum relay_event event;
+};
+
+/* clang-format off */
+static const struct window_row window_rows[] = {
+    {{"mail 454",         AT_MAIL,  DO_REPLY, .text = "454 Throttling failure: Maximum sending rate exceeded"}, ATTEMPT_REPLIED, ATTEMPT_ACCEPTED, 1, RELAY_UP},
+    {{"mail 421",         AT_MAIL,  DO_REPLY_END, .text = "421 4.7.0 enough mails on this connection"}, ATTEMPT_ACCEPTED, ATTEMPT_ACCEPTED, 2, RELAY_UP},
+    {{"mail 354",         AT_MAIL,  DO_REPLY, .text = "354 what"},              ATTEMPT_UNCONFIRMED, ATTEMPT_UNCONFIRMED, 2, RELAY_RESET},
+    {{"mail reset",       AT_MAIL,  DO_RESET},                                  ATTEMPT_UNCONFIRMED, ATTEMPT_UNCONFIRMED, 2, RELAY_RESET},
+    {{"mail hang",        AT_MAIL,  DO_HANG},                                   ATTEMPT_UNCONFIRMED, ATTEMPT_UNCONFIRMED, 2, RELAY_RESET},
+    {{"rcpt 550",         AT_RCPT,  DO_REPLY, .text = "550 5.1.1 no such user"}, ATTEMPT_REPLIED, ATTEMPT_ACCEPTED, 1, RELAY_UP},
+    {{"rcpt 421",         AT_RCPT,  DO_REPLY_END, .text = "421 4.3.2 closing"}, ATTEMPT_REPLIED, ATTEMPT_ACCEPTED, 2, RELAY_UP},
+    {{"rcpt garbage",     AT_RCPT,  DO_GARBAGE},                                ATTEMPT_UNCONFIRMED, ATTEMPT_UNCONFIRMED, 2, RELAY_RESET},
+    {{"body close",       AT_BODY,  DO_CLOSE, },                                  ATTEMPT_UNCONFIRMED, ATTEMPT_UNCONFIRMED, 2, RELAY_RESET},
+    {{"final 554",        AT_FINAL, DO_REPLY, .text = "554 5.7.1 not this one"}, ATTEMPT_REPLIED, ATTEMPT_ACCEPTED, 1, RELAY_UP},
+    {{"final 421",        AT_FINAL, DO_REPLY_END, .text = "421 4.3.2 closing"}, ATTEMPT_REPLIED, ATTEMPT_ACCEPTED, 2, RELAY_UP},
+    {{"final reset",      AT_FINAL, DO_RESET},                                  ATTEMPT_UNCONFIRMED, ATTEMPT_UNCONFIRMED, 2, RELAY_RESET},
+    {{"final close",      AT_FINAL, DO_CLOSE},                                  ATTEMPT_UNCONFIRMED, ATTEMPT_UNCONFIRMED, 2, RELAY_RESET},
+    {{"final hang",       AT_FINAL, DO_HANG},                                   ATTEMPT_UNCONFIRMED, ATTEMPT_UNCONFIRMED, 2, RELAY_RESET},
+    {{"final byte by byte", AT_FINAL, DO_BYTEWISE},                             ATTEMPT_ACCEPTED, ATTEMPT_ACCEPTED, 1, RELAY_UP},
+};
+/* clang-format on */
+
+static void a_fault_within_a_window_touches_only_what_it_must(void **unused)
+{
+    (void)unused;
+    for (size_t i = 0; i < LENGTH(window_rows); i++) {
+        const struct window_row *row = &window_rows[i];
+        struct script script = row->script;
+        struct bench bench;
+
+        print_message("  %s\n", script.name);
+        script.chunking = true;
+        script.after_mails = 2;
+        bench_open(&bench, &script);
+        bench.settings.max_connections = 1;
+        if (script.fault == DO_HANG)
+            bench.settings.command_timeout_ms = bench.settings.final_timeout_ms = SHORT_MS;
+        bench_pool(&bench);
+        job_send(&bench);
+        assert_true(run_until(&bench, all_done));
+        assert_int_equal(pool_room(bench.pool), 8);
+        for (int k = 0; k < 6; k++)
+            job_send(&bench);
+        assert_true(run_until(&bench, all_done));
+        for (size_t k = 0; k < 7; k++)
+            assert_string_equal(attempt_kind_name(bench.jobs[k].result.kind),
+                                attempt_kind_name(k < 2 ? ATTEMPT_ACCEPTED : k == 2 ? row->second : row->behind));
+        assert_int_equal(bad_events(&bench), row->event != RELAY_UP);
+        assert_int_equal(bench.events[row->event] > 0, 1);
+        assert_true(run_until(&bench, has_room));
+        job_send(&bench);
+        assert_true(run_until(&bench, all_done));
+        assert_int_equal(bench.jobs[7].result.kind, ATTEMPT_ACCEPTED);
+        assert_int_equal(scripted_relay_seen(bench.relay).connections, row->connections);
+        bench_close(&bench);
+    }
+}
+
+static void a_window_is_as_wide_as_the_settings_say(void **unused)
+{
+    struct script script = {"window", .chunking = true};
+    struct bench bench;
+
+    (void)unused;
+    for (int64_t window = 1; window <= 64; window *= 4) {
+        bench_open(&bench, &script);
+        bench.settings.max_connections = 1;
+        bench.settings.bdat_window = window;
+        bench_pool(&bench);
+        assert_int_equal(pool_room(bench.pool), 1); /* no more before the relay has said what it offers */
+        job_send(&bench);
+        assert_true(run_until(&bench, all_done));
+        assert_int_equal(pool_room(bench.pool), window);
+        bench_close(&bench);
+    }
+}
+
 /* ---- the pool ---- */
 
 static void refill(struct bench *bench, struct job *job)
@@ -621,11 +721,12 @@ static void refill(struct bench *bench, struct job *job)
 static void many_mails_each_have_one_result_and_refusals_cost_no_connection(void **unused)
 {
     (void)unused;
-    for (int lock_step = 0; lock_step < 2; lock_step++) {
-        struct script script = {"many", .refuse_every = 20, .no_pipelining = lock_step};
+    for (int mode = 0; mode < MODE_COUNT; mode++) {
+        struct script script = {"many", .refuse_every = 20};
         struct bench bench;
         size_t accepted = 0, refused = 0;
 
+        script_mode(&script, (enum mode)mode);
         bench_open(&bench, &script);
         bench_pool(&bench);
         bench.on_done = refill;
@@ -718,15 +819,17 @@ static void an_idle_close_costs_no_mail_and_no_event(void **unused)
     };
 
     (void)unused;
-    for (size_t i = 0; i < 2 * LENGTH(scripts); i++) {
-        struct script script = scripts[i / 2];
+    for (size_t i = 0; i < MODE_COUNT * LENGTH(scripts); i++) {
+        struct script script = scripts[i / MODE_COUNT];
         struct bench bench;
 
-        script.no_pipelining = i % 2;
+        script_mode(&script, (enum mode)(i % MODE_COUNT));
         bench_open(&bench, &script);
         bench_pool(&bench);
         job_send(&bench);
         assert_true(run_until(&bench, all_done));
+        if (script.chunking)
+            usleep(60000); /* idle is what was silent for longer than 50 ms; before, content goes ahead of replies */
         job_send(&bench);
         assert_true(run_until(&bench, all_done));
         assert_int_equal(bench.jobs[0].result.kind, ATTEMPT_ACCEPTED);
@@ -941,6 +1044,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_stall_in_a_large_message_proves_that_it_was_not_taken),
         cmocka_unit_test(a_refusal_in_mid_content_is_a_reply),
         cmocka_unit_test(many_mails_each_have_one_result_and_refusals_cost_no_connection),
+        cmocka_unit_test(a_fault_within_a_window_touches_only_what_it_must),
+        cmocka_unit_test(a_window_is_as_wide_as_the_settings_say),
         cmocka_unit_test(a_connection_is_quit_after_its_share_of_mails),
         cmocka_unit_test(new_connections_leave_old_ones_alone),
         cmocka_unit_test(an_idle_connection_is_quit_in_time),

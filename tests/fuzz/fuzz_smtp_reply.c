@@ -1,5 +1,5 @@
 /* A relay that says anything, in pieces of any size, to a transaction with mails in flight: bytes from the corpus are the
- * replies; the first one chooses the mode. Every mail must get exactly one result, and none is accepted before its dot. */
+ * replies; the first one chooses the mode. Every mail must get exactly one result, and none is accepted before its last octet is out. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +12,18 @@ static void fail_if(int condition)
 {
     if (condition)
         abort();
+}
+
+/* Mails whose end is in these bytes: a dot, or with BDAT the content itself. */
+static uint64_t count_ends(const char *out, size_t len, int chunking)
+{
+    const char *end = chunking ? "\r\n\r\n.a\r\n" : "\r\n.\r\n";
+    size_t n = strlen(end);
+    uint64_t count = 0;
+
+    for (const char *at; (at = memmem(out, len, end, n)); out = at + n, count++)
+        len -= (size_t)(at + n - out);
+    return count;
 }
 
 static size_t drain(struct smtp_transaction *tx, uint64_t *dots)
@@ -33,9 +45,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const struct slice slice = {"Subject: x\r\n\r\n.a\r\n", 18};
     const struct smtp_mail mail = {"a@example.com", "b@example.net", &slice, 1, NULL};
-    struct smtp_offer offer = {.pipelining = size > 0 && (data[0] & 1), .size = size > 0 && (data[0] & 2)};
+    struct smtp_offer offer = {.pipelining = size > 0 && (data[0] & 1), .size = size > 0 && (data[0] & 2),
+                               .chunking = size > 0 && (data[0] & 128), .window = 4};
     struct smtp_transaction *tx = smtp_transaction_new(&offer);
-    size_t piece = size > 0 ? 1u + (data[0] >> 2) : 1, begun = 0, ended = 0;
+    size_t piece = size > 0 ? 1u + (data[0] >> 2 & 31) : 1, begun = 0, ended = 0;
     uint64_t dots = 0;
 
     if (!tx)
@@ -45,10 +58,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         struct attempt_result result;
         const char *out;
 
-        while (smtp_transaction_room(tx) && begun - ended < SMTP_IN_FLIGHT_MAX)
-            begun += (size_t)smtp_transaction_start(tx, &mail, &result);
+        while (smtp_transaction_room(tx) && begun - ended < smtp_transaction_slots(tx))
+            begun += (size_t)smtp_transaction_start(tx, &mail, at, &result);
         len = smtp_transaction_out(tx, &out);
-        dots += len >= 5 && memmem(out, len, "\r\n.\r\n", 5) != NULL;
+        dots += count_ends(out, len, offer.pipelining && offer.chunking);
         smtp_transaction_wrote(tx, len, at);
         smtp_transaction_in(tx, (const char *)data + at, n, at);
         ended += drain(tx, &dots);

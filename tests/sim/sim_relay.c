@@ -13,7 +13,7 @@
 #include "mail.h"
 #include "tandem/clock.h"
 
-enum { FLIGHT = SMTP_IN_FLIGHT_MAX };
+enum { FLIGHT = SMTP_PIPELINED_MAX };
 
 struct connector {
     struct proc *proc;
@@ -463,9 +463,9 @@ enum smtp_end connection_end(const struct connection *conn)
     return conn->end;
 }
 
-bool connection_pipelining(const struct connection *conn)
+size_t connection_slots(const struct connection *conn)
 {
-    return conn->pipelining;
+    return conn->pipelining ? FLIGHT : 1;
 }
 
 uint64_t connection_mails(const struct connection *conn)

@@ -41,7 +41,7 @@ static void start(struct talk *talk, const char *name)
 
     talk->mail.user = (void *)(uintptr_t)name;
     assert_true(smtp_transaction_room(talk->tx));
-    assert_int_equal(smtp_transaction_start(talk->tx, &talk->mail, &result), 1);
+    assert_int_equal(smtp_transaction_start(talk->tx, &talk->mail, talk->now_us, &result), 1);
 }
 
 /* What goes out now must be exactly this. */
@@ -367,7 +367,7 @@ static void size_is_said_when_offered_and_kept(void **unused)
     smtp_transaction_free(talk.tx);
     offer.size_max--;
     talk.tx = smtp_transaction_new(&offer);
-    assert_int_equal(smtp_transaction_start(talk.tx, &talk.mail, &result), 0);
+    assert_int_equal(smtp_transaction_start(talk.tx, &talk.mail, 1, &result), 0);
     assert_int_equal(result.kind, ATTEMPT_REPLIED);
     assert_int_equal(result.reply.code, 552);
     assert_true(smtp_transaction_idle(talk.tx));
@@ -389,17 +389,399 @@ static void an_address_that_is_a_command_is_invalid(void **unused)
         struct smtp_mail mail = talk.mail;
 
         *(i % 2 ? &mail.recipient : &mail.reverse_path) = bad[i / 2];
-        assert_int_equal(smtp_transaction_start(talk.tx, &mail, &result), 0);
+        assert_int_equal(smtp_transaction_start(talk.tx, &mail, 1, &result), 0);
         assert_int_equal(result.kind, ATTEMPT_INVALID);
     }
     talk.mail.recipient = "";
-    assert_int_equal(smtp_transaction_start(talk.tx, &talk.mail, &result), 0);
+    assert_int_equal(smtp_transaction_start(talk.tx, &talk.mail, 1, &result), 0);
     assert_int_equal(result.kind, ATTEMPT_INVALID);
     talk.mail.recipient = "a@b";
     talk.mail.reverse_path = ""; /* the null reverse-path is an address */
     start(&talk, "first");
     writes(&talk, "MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n");
     smtp_transaction_free(talk.tx);
+}
+
+/* ---- BDAT ---- */
+
+#define CONTENT "Subject: x\r\n\r\n.a\r\nb\r\n" /* as it is: no dots are doubled */
+#define ENVELOPE "MAIL FROM:<from@a.example>\r\nRCPT TO:<to@b.example>\r\n"
+#define CHUNK "BDAT 21 LAST\r\n" CONTENT
+#define MAIL_BEHIND "RSET\r\n" ENVELOPE CHUNK
+
+static void chunked_begin(struct talk *talk, uint32_t window)
+{
+    struct smtp_offer offer = {.pipelining = true, .chunking = true, .window = window};
+
+    talk_begin(talk, true);
+    smtp_transaction_free(talk->tx);
+    talk->tx = smtp_transaction_new(&offer);
+    assert_non_null(talk->tx);
+}
+
+static const char *const nth[] = {"first", "second", "third", "fourth"};
+
+/* One mail accepted, so that the relay is known to be there; then this many on their way. */
+static void chunked_fill(struct talk *talk, uint32_t window, size_t count)
+{
+    char expected[600] = CHUNK;
+    size_t len = strlen(expected);
+
+    chunked_begin(talk, window);
+    start(talk, "first");
+    writes(talk, ENVELOPE);
+    hears(talk, "250 ok\r\n250 ok\r\n"); /* a held mail may go now: it is asked what goes out only below */
+    for (size_t i = 1; i < count; i++) {
+        start(talk, nth[i]);
+        len += (size_t)snprintf(expected + len, sizeof(expected) - len, "%s", MAIL_BEHIND);
+    }
+    writes(talk, expected);
+}
+
+static void bdat_fills_its_window_without_waiting(void **unused)
+{
+    struct talk talk;
+
+    (void)unused;
+    chunked_fill(&talk, 3, 3);
+    assert_int_equal(smtp_transaction_slots(talk.tx), 3);
+    assert_false(smtp_transaction_room(talk.tx));
+    assert_int_equal(smtp_transaction_wait(talk.tx), SMTP_WAIT_FINAL);
+    hears(&talk, "250 first is in\r\n250 reset\r\n250 ok\r\n250 ok\r\n");
+    result_of(&talk, "first", ATTEMPT_ACCEPTED, PHASE_FINAL);
+    start(&talk, "fourth");
+    writes(&talk, MAIL_BEHIND);
+    hears(&talk, "250 second is in\r\n250 reset\r\n250 ok\r\n250 ok\r\n250 third is in\r\n");
+    result_of(&talk, "second", ATTEMPT_ACCEPTED, PHASE_FINAL);
+    result_of(&talk, "third", ATTEMPT_ACCEPTED, PHASE_FINAL);
+    hears(&talk, "250 reset\r\n250 ok\r\n250 ok\r\n250 in\r\n");
+    result_of(&talk, "fourth", ATTEMPT_ACCEPTED, PHASE_FINAL);
+    assert_true(smtp_transaction_idle(talk.tx));
+    start(&talk, "first"); /* a moment later, and all before was taken: at once, without RSET */
+    writes(&talk, ENVELOPE CHUNK);
+    hears(&talk, "250 ok\r\n250 ok\r\n250 in\r\n");
+    result_of(&talk, "first", ATTEMPT_ACCEPTED, PHASE_FINAL);
+    smtp_transaction_free(talk.tx);
+}
+
+/* After a silence the relay may be gone: its answer to MAIL comes before any mail is put in doubt. */
+static void bdat_wakes_a_silent_relay_before_it_sends_content(void **unused)
+{
+    struct talk talk;
+
+    (void)unused;
+    chunked_begin(&talk, 8); /* a new connection is no better: it may have been warmed long ago */
+    start(&talk, "first");
+    assert_false(smtp_transaction_room(talk.tx));
+    writes(&talk, ENVELOPE);
+    hears(&talk, "250 ok\r\n");
+    assert_false(smtp_transaction_room(talk.tx));
+    hears(&talk, "550 no\r\n");
+    result_of(&talk, "first", ATTEMPT_REPLIED, PHASE_RCPT);
+    smtp_transaction_free(talk.tx);
+
+    chunked_begin(&talk, 8);
+    start(&talk, "first");
+    writes(&talk, ENVELOPE);
+    hears(&talk, "454 no\r\n250 a recipient without a sender\r\n");
+    result_of(&talk, "first", ATTEMPT_REPLIED, PHASE_MAIL);
+    writes(&talk, "RSET\r\n");
+    hears(&talk, "250 ok\r\n");
+    assert_true(smtp_transaction_idle(talk.tx));
+    smtp_transaction_free(talk.tx);
+
+    chunked_fill(&talk, 8, 1);
+    hears(&talk, "250 in\r\n");
+    result_of(&talk, "first", ATTEMPT_ACCEPTED, PHASE_FINAL);
+    talk.now_us += 5000000;
+    start(&talk, "second");
+    assert_false(smtp_transaction_room(talk.tx));
+    writes(&talk, ENVELOPE);
+    smtp_transaction_fail(talk.tx, SMTP_END_LOST);
+    assert_true(result_of(&talk, "second", ATTEMPT_NOT_TAKEN, PHASE_MAIL).reused);
+    smtp_transaction_free(talk.tx);
+}
+
+static void bdat_refused_recipients_cost_only_themselves(void **unused)
+{
+    struct talk talk;
+
+    (void)unused;
+    chunked_fill(&talk, 4, 3);
+    hears(&talk, "250 first is in\r\n250 reset\r\n250 ok\r\n550 5.1.1 no\r\n");
+    result_of(&talk, "first", ATTEMPT_ACCEPTED, PHASE_FINAL);
+    result_of(&talk, "second", ATTEMPT_REPLIED, PHASE_RCPT); /* at once */
+    hears(&talk, "554 no valid recipients\r\n250 reset\r\n454 4.7.0 not so fast\r\n503 MAIL first\r\n503 MAIL first\r\n");
+    assert_int_equal(result_of(&talk, "third", ATTEMPT_REPLIED, PHASE_MAIL).reply.code, 454);
+    no_result(&talk);
+    writes(&talk, "RSET\r\n"); /* nothing behind the last one brought its own */
+    hears(&talk, "250 reset\r\n");
+    assert_true(smtp_transaction_idle(talk.tx));
+    start(&talk, "fourth");
+    writes(&talk, ENVELOPE CHUNK);
+    hears(&talk, "250 ok\r\n250 ok\r\n554 5.6.0 not this\r\n");
+    result_of(&talk, "fourth", ATTEMPT_REPLIED, PHASE_FINAL);
+    writes(&talk, "RSET\r\n");
+    smtp_transaction_free(talk.tx);
+}
+
+static void bdat_refused_before_its_content_is_out_stays_in_step(void **unused)
+{
+    struct talk talk;
+    const char *data;
+    size_t n;
+
+    (void)unused;
+    chunked_fill(&talk, 4, 1);
+    start(&talk, "second");
+    n = smtp_transaction_out(talk.tx, &data);
+    smtp_transaction_wrote(talk.tx, n - 5, 5);
+    hears(&talk, "250 in\r\n250 reset\r\n250 ok\r\n550 no\r\n554 no recipients\r\n");
+    result_of(&talk, "first", ATTEMPT_ACCEPTED, PHASE_FINAL);
+    result_of(&talk, "second", ATTEMPT_REPLIED, PHASE_RCPT);
+    n = smtp_transaction_out(talk.tx, &data); /* the rest of what was promised, then RSET */
+    smtp_transaction_wrote(talk.tx, n, 5);
+    assert_int_equal(n, 5);
+    writes(&talk, "RSET\r\n");
+    smtp_transaction_free(talk.tx);
+}
+
+/* Whatever the writes were cut to: in doubt is a mail whose last octet was handed over, and no other. */
+static void bdat_lost_leaves_those_in_doubt_that_were_handed_over(void **unused)
+{
+    static const enum smtp_end ends[] = {SMTP_END_LOST, SMTP_END_CLOSED, SMTP_END_TIMEOUT, SMTP_END_GARBAGE};
+    size_t end[3] = {strlen(CHUNK), strlen(CHUNK MAIL_BEHIND), strlen(CHUNK MAIL_BEHIND MAIL_BEHIND)};
+
+    (void)unused;
+    for (size_t e = 0; e < LENGTH(ends); e++)
+        for (size_t n = 0; n <= end[2]; n++) {
+            struct talk talk;
+            const char *data;
+
+            chunked_begin(&talk, 3);
+            start(&talk, "first");
+            writes(&talk, ENVELOPE);
+            hears(&talk, "250 ok\r\n250 ok\r\n");
+            start(&talk, "second");
+            start(&talk, "third");
+            assert_int_equal(smtp_transaction_out(talk.tx, &data), end[2]);
+            smtp_transaction_wrote(talk.tx, n, 5);
+            smtp_transaction_fail(talk.tx, ends[e]);
+            for (size_t i = 0; i < 3; i++)
+                if (n >= end[i])
+                    result_of(&talk, nth[i], ATTEMPT_UNCONFIRMED, PHASE_FINAL);
+                else
+                    result_of(&talk, nth[i], ATTEMPT_NOT_TAKEN, i == 0 ? PHASE_BODY : PHASE_MAIL);
+            no_result(&talk);
+            assert_int_equal(smtp_transaction_out(talk.tx, &data), 0);
+            smtp_transaction_free(talk.tx);
+        }
+}
+
+/* clang-format off */
+static const struct {
+    const char *name;
+    const char *replies; /* the first mail's BDAT is answered next; two more are out */
+    int first, second, third; /* code, 0 = in doubt */
+} broken[] = {
+    {"354 to BDAT",            "354 go\r\n",                                                   0,   0,   0},
+    {"no reply",               "hello\r\n",                                                    0,   0,   0},
+    {"550 to RSET",            "250 in\r\n550 no\r\n",                                         250, 0,   0},
+    {"354 to MAIL",            "250 in\r\n250 ok\r\n354 go\r\n",                               250, 0,   0},
+    {"refused, then accepted", "250 in\r\n250 ok\r\n250 ok\r\n550 no\r\n250 taken\r\n",        250, 550, 0},
+    {"one too many",           "250 in\r\n250 ok\r\n250 ok\r\n250 ok\r\n250 in\r\n"
+                               "250 ok\r\n250 ok\r\n250 ok\r\n250 in\r\n250 in\r\n",           250, 250, 250},
+};
+/* clang-format on */
+
+static void in_doubt_or(struct talk *talk, const char *name, int code)
+{
+    struct attempt_result result;
+    void *user;
+
+    assert_true(smtp_transaction_result(talk->tx, &user, &result));
+    assert_string_equal(user, name);
+    assert_int_equal(result.reply.code, code);
+    assert_int_equal(result.kind, code == 0 ? ATTEMPT_UNCONFIRMED : code < 300 ? ATTEMPT_ACCEPTED : ATTEMPT_REPLIED);
+}
+
+static void bdat_a_reply_that_cannot_belong_ends_the_connection(void **unused)
+{
+    (void)unused;
+    for (size_t i = 0; i < LENGTH(broken); i++)
+        for (size_t cut = 0; cut < strlen(broken[i].replies); cut++) {
+            struct talk talk;
+
+            chunked_fill(&talk, 3, 3);
+            smtp_transaction_in(talk.tx, broken[i].replies, cut, 1);
+            smtp_transaction_in(talk.tx, broken[i].replies + cut, strlen(broken[i].replies) - cut, 1);
+            in_doubt_or(&talk, "first", broken[i].first);
+            in_doubt_or(&talk, "second", broken[i].second);
+            in_doubt_or(&talk, "third", broken[i].third);
+            no_result(&talk);
+            assert_int_equal(smtp_transaction_end(talk.tx), SMTP_END_GARBAGE);
+            smtp_transaction_free(talk.tx);
+        }
+}
+
+/* A relay that has had enough mails on one connection says 421 to MAIL and closes: the mails behind were never looked at. */
+static void bdat_behind_a_421_the_end_of_the_stream_decides(void **unused)
+{
+    static const struct {
+        enum smtp_end end;
+        enum attempt_kind kind;
+        enum smtp_phase phase;
+    } after[] = {{SMTP_END_CLOSED, ATTEMPT_NOT_TAKEN, PHASE_MAIL},
+                 {SMTP_END_LOST, ATTEMPT_UNCONFIRMED, PHASE_FINAL},
+                 {SMTP_END_TIMEOUT, ATTEMPT_UNCONFIRMED, PHASE_FINAL}};
+
+    (void)unused;
+    for (size_t i = 0; i < LENGTH(after); i++) {
+        struct talk talk;
+
+        chunked_fill(&talk, 4, 3);
+        hears(&talk, "250 first is in\r\n250 reset\r\n421 4.7.0 enough\r\n");
+        result_of(&talk, "first", ATTEMPT_ACCEPTED, PHASE_FINAL);
+        result_of(&talk, "second", ATTEMPT_REPLIED, PHASE_MAIL);
+        no_result(&talk);
+        assert_true(smtp_transaction_closing(talk.tx));
+        assert_false(smtp_transaction_room(talk.tx));
+        assert_int_equal(smtp_transaction_wait(talk.tx), SMTP_WAIT_COMMAND);
+        smtp_transaction_fail(talk.tx, after[i].end);
+        result_of(&talk, "third", after[i].kind, after[i].phase);
+        assert_int_equal(smtp_transaction_end(talk.tx), SMTP_END_421);
+        smtp_transaction_free(talk.tx);
+    }
+}
+
+/* And one that says 421 and goes on all the same is believed in what it says next. */
+static void bdat_replies_behind_a_421_count(void **unused)
+{
+    struct talk talk;
+
+    (void)unused;
+    chunked_fill(&talk, 4, 3);
+    hears(&talk, "250 first is in\r\n250 reset\r\n250 ok\r\n421 not this one\r\n");
+    result_of(&talk, "first", ATTEMPT_ACCEPTED, PHASE_FINAL);
+    result_of(&talk, "second", ATTEMPT_REPLIED, PHASE_RCPT);
+    hears(&talk, "503 no\r\n250 reset\r\n250 ok\r\n250 ok\r\n250 third is in\r\n");
+    result_of(&talk, "third", ATTEMPT_ACCEPTED, PHASE_FINAL);
+    smtp_transaction_free(talk.tx);
+}
+
+static void bdat_quit_waits_for_the_window(void **unused)
+{
+    struct talk talk;
+
+    (void)unused;
+    chunked_fill(&talk, 2, 2);
+    smtp_transaction_quit(talk.tx);
+    hears(&talk, "250 in\r\n250 reset\r\n250 ok\r\n250 ok\r\n");
+    result_of(&talk, "first", ATTEMPT_ACCEPTED, PHASE_FINAL);
+    assert_false(smtp_transaction_room(talk.tx));
+    hears(&talk, "250 in\r\n");
+    result_of(&talk, "second", ATTEMPT_ACCEPTED, PHASE_FINAL);
+    writes(&talk, "QUIT\r\n");
+    hears(&talk, "221 bye\r\n");
+    assert_int_equal(smtp_transaction_end(talk.tx), SMTP_END_QUIT);
+    smtp_transaction_free(talk.tx);
+}
+
+/* Larger than the send buffer: only when its recipient is accepted, then piece by piece and the next one right behind. */
+static void bdat_holds_back_a_large_mail_until_its_recipient_is_accepted(void **unused)
+{
+    size_t len = 200000, got = 0, n;
+    char *data = malloc(len), *out = malloc(len + 1000);
+    const char *piece;
+    struct talk talk;
+
+    (void)unused;
+    for (size_t i = 0; i < len; i++)
+        data[i] = i % 100 == 98 ? '\r' : i % 100 == 99 ? '\n' : '.';
+    chunked_fill(&talk, 4, 1);
+    talk.slice = (struct slice){data, len};
+    start(&talk, "second");
+    writes(&talk, "RSET\r\n" ENVELOPE);
+    assert_false(smtp_transaction_room(talk.tx));
+    hears(&talk, "250 in\r\n250 reset\r\n250 ok\r\n550 no\r\n");
+    result_of(&talk, "first", ATTEMPT_ACCEPTED, PHASE_FINAL);
+    result_of(&talk, "second", ATTEMPT_REPLIED, PHASE_RCPT);
+    start(&talk, "third");
+    writes(&talk, "RSET\r\n" ENVELOPE);
+    hears(&talk, "250 reset\r\n250 ok\r\n250 ok\r\n");
+    while ((n = smtp_transaction_out(talk.tx, &piece)) > 0) {
+        memcpy(out + got, piece, n);
+        got += n;
+        smtp_transaction_wrote(talk.tx, n, 7);
+        assert_int_equal(smtp_transaction_wait(talk.tx), got < len ? SMTP_WAIT_DATA : SMTP_WAIT_FINAL);
+    }
+    assert_int_equal(got, len + strlen("BDAT 200000 LAST\r\n"));
+    assert_memory_equal(out, "BDAT 200000 LAST\r\n", got - len);
+    assert_memory_equal(out + got - len, data, len);
+    hears(&talk, "250 third is in\r\n");
+    result_of(&talk, "third", ATTEMPT_ACCEPTED, PHASE_FINAL);
+    smtp_transaction_free(talk.tx);
+    free(data);
+    free(out);
+}
+
+/* Mails of any size up to the buffer's: never half a promise, and what is said to be n octets are n octets. */
+static void bdat_sizes_around_the_buffer_add_up(void **unused)
+{
+    static const size_t sizes[] = {20, 10000, 33000, 50000, 65000, 65535, 65536, 65537, 70000};
+    char *data = malloc(70000);
+    struct talk talk;
+
+    (void)unused;
+    for (size_t s = 0; s < LENGTH(sizes); s++) {
+        size_t mails = 0, results = 0, octets = 0;
+
+        memset(data, 'x', 70000);
+        for (size_t i = 0; i + 2 <= sizes[s]; i += 100)
+            memcpy(data + i, "\r\n", 2);
+        memcpy(data + sizes[s] - 2, "\r\n", 2);
+        chunked_begin(&talk, 5);
+        talk.slice = (struct slice){data, sizes[s]};
+        while (results < 12) {
+            struct attempt_result result;
+            const char *out;
+            void *user;
+            size_t n;
+
+            while (mails < 12 && smtp_transaction_room(talk.tx)) {
+                start(&talk, "first");
+                mails++;
+            }
+            n = smtp_transaction_out(talk.tx, &out);
+            assert_true(n > 0);
+            smtp_transaction_wrote(talk.tx, n, 5);
+            for (size_t at = 0; at < n;) { /* the relay: reads commands, counts octets */
+                size_t rest = octets < n - at ? octets : n - at;
+                const char *lf;
+
+                at += rest;
+                octets -= rest;
+                if (rest > 0 && octets == 0)
+                    hears(&talk, "250 in\r\n");
+                if (at == n || octets > 0)
+                    break;
+                lf = memchr(out + at, '\n', n - at);
+                assert_non_null(lf);
+                if (out[at] == 'B')
+                    octets = strtoul(out + at + 5, NULL, 10);
+                else
+                    hears(&talk, "250 ok\r\n");
+                at = (size_t)(lf - out) + 1;
+            }
+            while (smtp_transaction_result(talk.tx, &user, &result)) {
+                assert_int_equal(result.kind, ATTEMPT_ACCEPTED);
+                results++;
+            }
+        }
+        assert_int_equal(octets, 0);
+        smtp_transaction_free(talk.tx);
+    }
+    free(data);
 }
 
 /* ---- content ---- */
@@ -568,6 +950,17 @@ int main(void)
         cmocka_unit_test(quit_waits_for_what_is_in_flight),
         cmocka_unit_test(size_is_said_when_offered_and_kept),
         cmocka_unit_test(an_address_that_is_a_command_is_invalid),
+        cmocka_unit_test(bdat_fills_its_window_without_waiting),
+        cmocka_unit_test(bdat_wakes_a_silent_relay_before_it_sends_content),
+        cmocka_unit_test(bdat_refused_recipients_cost_only_themselves),
+        cmocka_unit_test(bdat_refused_before_its_content_is_out_stays_in_step),
+        cmocka_unit_test(bdat_lost_leaves_those_in_doubt_that_were_handed_over),
+        cmocka_unit_test(bdat_a_reply_that_cannot_belong_ends_the_connection),
+        cmocka_unit_test(bdat_behind_a_421_the_end_of_the_stream_decides),
+        cmocka_unit_test(bdat_replies_behind_a_421_count),
+        cmocka_unit_test(bdat_quit_waits_for_the_window),
+        cmocka_unit_test(bdat_holds_back_a_large_mail_until_its_recipient_is_accepted),
+        cmocka_unit_test(bdat_sizes_around_the_buffer_add_up),
         cmocka_unit_test(no_sequence_of_line_ends_and_dots_gets_past),
         cmocka_unit_test(lines_are_measured_across_slices),
         cmocka_unit_test(bytes_are_found_wherever_they_stand),

@@ -41,7 +41,8 @@ struct td_relay_settings {
     int64_t max_mails_per_s; /* quota; 0 = none known */
     int64_t daily_quota;     /* 0 = none known */
     int64_t max_message_bytes;
-    bool pipelining; /* use it when offered */
+    bool pipelining;     /* use it when offered */
+    int64_t bdat_window; /* mails in flight on one connection where CHUNKING is offered too */
     int64_t connect_timeout_ms, command_timeout_ms, data_timeout_ms, final_timeout_ms; /* RFC 5321 s.4.5.3.2 */
 };
 
