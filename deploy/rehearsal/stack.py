@@ -108,6 +108,7 @@ class Relay:
         self.process = Process(name, [
             stack.program("tandem-relaysim"), "--listen" if starttls else "--listen-tls", f"127.0.0.1:{self.port}",
             "--control", f"127.0.0.1:{self.control}", "--cert", stack.dir / "tls/server.pem", "--key", stack.dir / "tls/server.key",
+            "--ca", stack.dir / "tls/ca.pem", "--ca-key", stack.dir / "tls/ca.key",
             "--user", "tandem", "--password-file", stack.dir / "relay.password", "--ledger", self.ledger,
             "--name", f"{name}.example.com", *args], stack.dir / f"{name}.log")
 

@@ -1,0 +1,176 @@
+"""What the fault cases share: a TCP proxy that can cut and delay, a relay's health made new, figures from ledgers."""
+
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+for folder in ("deploy/rehearsal", "tests/flow"):
+    sys.path.insert(0, str(ROOT / folder))
+
+import run as flow  # noqa: E402
+from stack import wait_for  # noqa: E402,F401
+
+REASONS = {"down.connect", "down.refused"}
+
+
+class Proxy:
+    """Forwards connections of one port. cut(): new and old ones hang, as behind a firewall that drops; heal(): old ones are
+    reset and new ones go through. delay_s holds up each piece in both directions."""
+
+    def __init__(self, target_port, port=0):
+        self.target, self.delay_s, self.is_cut = target_port, 0.0, False
+        self.server = socket.create_server(("127.0.0.1", port))
+        self.port = self.server.getsockname()[1]
+        self.links, self.lock, self.over = [], threading.Lock(), False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while not self.over:
+            try:
+                client, _ = self.server.accept()
+            except OSError:
+                return
+            with self.lock:
+                self.links.append([client])
+                link = self.links[-1]
+            threading.Thread(target=self._serve, args=(link,), daemon=True).start()
+
+    def _serve(self, link):
+        client = link[0]
+        while self.is_cut and not self.over:  # the handshake of TCP is done by the kernel; nothing more comes
+            time.sleep(0.02)
+        try:
+            server = socket.create_connection(("127.0.0.1", self.target), 5)
+            link.append(server)
+            for s in link:
+                s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._pump(client, server)
+        except (OSError, ValueError):
+            pass
+        finally:
+            for s in link:
+                s.close()
+            with self.lock:
+                if link in self.links:
+                    self.links.remove(link)
+
+    def _pump(self, client, server):
+        queue = []  # (due, socket, bytes): delay without a limit of throughput
+        while not self.over:
+            if self.is_cut:
+                time.sleep(0.02)
+                continue
+            wait = 0.1 if not queue else max(0, queue[0][0] - time.monotonic())
+            readable, _, _ = select.select([client, server], [], [], min(wait, 0.1))
+            for s in readable:
+                data = s.recv(65536)
+                if not data:
+                    return
+                queue.append((time.monotonic() + self.delay_s, server if s is client else client, data))
+            while queue and queue[0][0] <= time.monotonic() and not self.is_cut:
+                _, to, data = queue.pop(0)
+                to.sendall(data)
+
+    def cut(self):
+        self.is_cut = True
+
+    def heal(self):
+        with self.lock:
+            for link in self.links:
+                for s in link:
+                    try:
+                        s.shutdown(socket.SHUT_RDWR)
+                    except OSError:
+                        pass
+        self.is_cut = False
+
+    def close(self):
+        self.over = True
+        self.server.close()
+        self.heal()
+
+
+def redis_cli(stack, *args):
+    return subprocess.run(["redis-cli", "-p", str(stack.redis_port), *map(str, args)], check=True, capture_output=True,
+                          text=True, timeout=10).stdout.strip()
+
+
+HEAL = """
+local ep = tonumber(redis.call('HGET', KEYS[1], 'ep') or 0) + 1
+local from = redis.call('HGET', KEYS[1], 'st') or 'closed'
+redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('HSET', KEYS[1], 'st', 'closed', 'ep', ep, 'reason', 'well.test', 'evidence', '', 'factor', '1')
+redis.call('PUBLISH', 'td:relays', 'relay=' .. ARGV[1] .. ' from=' .. from .. ' to=closed epoch=' .. ep .. ' reason=well.test evidence=""')
+"""
+
+
+def as_new(stack, relay, seconds=10):
+    """The relay is as if it had been well for ever: between rows of a table, which shall not see each other."""
+    name = relay.name
+    redis_cli(stack, "EVAL", HEAL, 2, f"td:{{r:{name}}}:state", f"td:{{r:{name}}}:window", name)
+    wait_for(f"{name} trusted by all", seconds, lambda: all(
+        metric(p, f'tandem_dispatch_relay_state{{relay="{name}"}}') == 0 for p in dispatchers(stack)), 0.02)
+
+
+def dispatchers(stack):
+    return [p for key, p in stack.services.items() if key.startswith("dispatch-") and p.alive()]
+
+
+def metric(process, name):
+    """One value of a process's /metrics; 0 when it has none."""
+    import http.client
+
+    link = http.client.HTTPConnection("127.0.0.1", process.http_port, timeout=5)
+    link.request("GET", "/metrics")
+    text = link.getresponse().read().decode()
+    link.close()
+    return next((float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name + " ")), 0.0)
+
+
+def state(stack, relay):
+    return redis_cli(stack, "HGET", f"td:{{r:{relay.name}}}:state", "st")
+
+
+def times(relays):
+    """When mails were taken, of these relays, oldest first."""
+    return sorted(t for relay in relays for t, _, _ in relay.taken())
+
+
+def longest_pause(relays, until=None):
+    t = times(relays)
+    t = [x for x in t if until is None or x <= until]
+    return max((b - a for a, b in zip(t, t[1:])), default=0.0)
+
+
+def worst_window(relay, seconds=1.0):
+    """Most mails taken within any window of so many seconds."""
+    t, worst, first = times([relay]), 0, 0
+    for last, x in enumerate(t):
+        while x - t[first] >= seconds:
+            first += 1
+        worst = max(worst, last - first + 1)
+    return worst
+
+
+def refused(relay, code):
+    return relay.ask("GET", "/status")["refused"].get(str(code), 0)
+
+
+def share_after(relays, which, since, until):
+    """Mails that each of the relays took between two times, as {name: n}."""
+    return {r.name: sum(1 for t, _, _ in r.taken() if since <= t < until) for r in relays}[which.name]
+
+
+def changes(truth, relay, to=None):
+    """The relay's changes on mail.outcomes, each once."""
+    seen, found = set(), []
+    for c in truth.relay_changes:
+        if c.relay == relay.name and not c.campaign_id and (c.epoch, c.to_state) not in seen and to in (None, c.to_state):
+            seen.add((c.epoch, c.to_state))
+            found.append(c)
+    return found

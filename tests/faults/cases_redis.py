@@ -1,0 +1,125 @@
+"""Redis that stalls, is slow, refuses writes, or comes back with nothing. (Away for 10 s: flow.redis_stopped_for_10_s.)"""
+
+import functools
+import shutil
+import signal
+import time
+
+import aids
+from aids import flow
+
+CASES = []
+case = functools.partial(flow.case, CASES)
+
+
+def taken(stack):
+    return sum(len(r.taken()) for r in stack.relays)
+
+
+def sent_while(stack, seconds):
+    before = taken(stack)
+    time.sleep(seconds)
+    return taken(stack) - before
+
+
+@case(dispatchers=2)
+def redis_stalls_5_s(stack):
+    """SIGSTOP of Redis for 5 s mid-send."""
+    campaign = flow.submit(stack, 10000)
+    flow.wait_part(stack, campaign, 1000)
+    stack.redis.send(signal.SIGSTOP)
+    during = sent_while(stack, 5)
+    stack.redis.send(signal.SIGCONT)
+    flow.wait_done(stack, campaign, 10000)
+    said = flow.truth(stack, campaign).check(10000)
+    pause = aids.longest_pause(stack.relays)
+    assert during > 500, f"only {during} sent while Redis stalled"
+    assert pause < 2, f"a pause of {pause:.2f} s"
+    return f"L D(0) C: {said}, {during} sent in the stall, longest pause {pause:.2f} s"
+
+
+@case(dispatchers=2)
+def redis_is_read_only(stack):
+    """Redis refuses writes for 5 s (READONLY, as a replica after a failover)."""
+    campaign = flow.submit(stack, 10000)
+    flow.wait_part(stack, campaign, 1000)
+    aids.redis_cli(stack, "REPLICAOF", "127.0.0.1", "1")
+    during = sent_while(stack, 5)
+    aids.redis_cli(stack, "REPLICAOF", "NO", "ONE")
+    flow.wait_done(stack, campaign, 10000)
+    said = flow.truth(stack, campaign).check(10000)
+    pause = aids.longest_pause(stack.relays)
+    assert during > 500, f"only {during} sent meanwhile"
+    return f"L D(0) C: {said}, {during} sent meanwhile, longest pause {pause:.2f} s"
+
+
+def through(stack, proxy_of):
+    """Start dispatchers anew with Redis behind a proxy of their own."""
+    proxy = aids.Proxy(stack.redis_port)
+    for key in [k for k in stack.services if k.startswith("dispatch-")] if proxy_of is None else proxy_of:
+        process = stack.services[key]
+        process.stop()
+        process.argv += ["--set", f"redis.url=redis://127.0.0.1:{proxy.port}"]
+        process.start()
+        stack.ready(process)
+    return proxy
+
+
+@case(dispatchers=2)
+def redis_answers_after_200_ms(stack):
+    """Every command of the dispatchers takes 200 ms there and 200 ms back, for the whole send."""
+    proxy = through(stack, None)
+    campaign = flow.submit(stack, 3000)
+    proxy.delay_s = 0.1
+    flow.wait_done(stack, campaign, 3000)
+    proxy.delay_s = 0
+    t = aids.times(stack.relays)
+    said = flow.truth(stack, campaign).check(3000)
+    proxy.close()
+    return f"L D(0) C: {said}, {3000 / (t[-1] - t[0]):.0f}/s at 200 ms a round trip, longest pause {aids.longest_pause(stack.relays):.2f} s"
+
+
+@case(dispatchers=2)
+def dispatcher_cut_off_from_redis(stack):
+    """One of two dispatchers loses Redis for 8 s, the other does not: both go on, nobody gets two."""
+    proxy = through(stack, ["dispatch-1"])
+    campaign = flow.submit(stack, 10000)
+    flow.wait_part(stack, campaign, 1000)
+    proxy.cut()
+    during = sent_while(stack, 8)
+    proxy.heal()
+    flow.wait_done(stack, campaign, 10000)
+    said = flow.truth(stack, campaign).check(10000)
+    proxy.close()
+    return f"L D(0) C: {said}, {during} sent meanwhile, longest pause {aids.longest_pause(stack.relays):.2f} s"
+
+
+@case(dispatchers=2)
+def redis_emptied(stack):
+    """FLUSHALL mid-send, then a dispatcher is killed: what the topics say, holds."""
+    campaign = flow.submit(stack, 8000)
+    flow.wait_part(stack, campaign, 2000)
+    aids.redis_cli(stack, "FLUSHALL")
+    end_by_outcomes(stack, campaign, 8000)
+    said = flow.truth(stack, campaign).check(8000)
+    return f"L D(0) C: {said}, longest pause {aids.longest_pause(stack.relays):.2f} s"
+
+
+@case(dispatchers=2)
+def redis_started_without_data(stack):
+    """Redis is killed mid-send and started 3 s later with an empty folder."""
+    campaign = flow.submit(stack, 8000)
+    flow.wait_part(stack, campaign, 2000)
+    stack.redis.kill()
+    shutil.rmtree(stack.dir / "redis")
+    (stack.dir / "redis").mkdir()
+    time.sleep(3)
+    stack.redis.start()
+    end_by_outcomes(stack, campaign, 8000)
+    said = flow.truth(stack, campaign).check(8000)
+    return f"L D(0) C: {said}, longest pause {aids.longest_pause(stack.relays):.2f} s"
+
+
+def end_by_outcomes(stack, campaign, count, seconds=90):
+    """Progress counts in Redis began anew, so the topic is asked."""
+    flow.wait_for(f"{count} outcomes", seconds, lambda: len([r for r in flow.truth(stack, campaign).results.values() if r]) >= count, 1)

@@ -1,0 +1,253 @@
+"""Relays that hang, flap, throttle, pause, or whose certificate is wrong."""
+
+import functools
+import signal
+import time
+
+import aids
+from aids import flow, wait_for
+
+CASES = []
+case = functools.partial(flow.case, CASES)
+QUOTA = "454 Throttling failure: Daily message quota exceeded."
+PAUSED = "Message rejected: Sending paused for this account"
+
+
+@case(primary_entry={"connect_timeout": "2s", "command_timeout": "5s", "data_timeout": "5s", "final_timeout": "10s"})
+def relay_is_a_black_hole(stack):
+    """SIGSTOP of the primary, for 20 s: it accepts connections and never says a word, as behind a firewall that drops."""
+    primary, backup = stack.relays
+    campaign = flow.submit(stack, 8000)
+    flow.wait_part(stack, campaign, 1500)
+    primary.process.send(signal.SIGSTOP)
+    stopped = time.time()
+    wait_for("the backup's first mail", 30, lambda: backup.taken(), 0.02)
+    first = backup.taken()[0][0]
+    time.sleep(max(0, 20 - (time.time() - stopped)))
+    primary.process.send(signal.SIGCONT)
+    flow.wait_done(stack, campaign, 8000)
+    t = flow.truth(stack, campaign)
+    said = t.check(8000, unconfirmed_at_most=20)
+    pause = aids.longest_pause(stack.relays)
+    assert first - stopped < 2.5, f"the switch took {first - stopped:.1f} s"
+    return f"L D(0) C: {said}, switched in {first - stopped:.2f} s, longest pause {pause:.2f} s"
+
+
+@case(dispatchers=2, primary_entry={"host": "relay.invalid", "connect_timeout": "2s"})
+def relay_name_does_not_resolve(stack):
+    """The primary's host name is nowhere (RFC 2606): all goes by the backup, and the reason says dns."""
+    campaign = flow.submit(stack, 1000)
+    flow.wait_done(stack, campaign, 1000)
+    t = flow.truth(stack, campaign)
+    said = t.check(1000)
+    assert not stack.relays[0].taken()
+    opened = aids.changes(t, stack.relays[0], "open")
+    assert opened and opened[0].reason == "down.dns", f"{[c.reason for c in opened]}"
+    return f"L D(0): {said}, all by the backup; {opened[0].reason}: {opened[0].evidence}"
+
+
+@case(delay=5, primary_entry={"final_timeout": "60s"})
+def tarpit_at_the_final_dot(stack):
+    """The primary takes 11 s for each final reply: nothing becomes unconfirmed, the backup takes over."""
+    primary, backup = stack.relays
+    primary.ask("POST", "/fault", {"at": "final", "do": "slow", "delay_ms": 11000})
+    began = time.time()
+    campaign = flow.submit(stack, 3000)
+    flow.wait_done(stack, campaign, 3000)
+    took = time.time() - began
+    t = flow.truth(stack, campaign)
+    said = t.check(3000)
+    changes = aids.changes(t, primary)
+    assert changes, "the primary kept its good name"
+    assert len(primary.taken()) <= 100, f"{len(primary.taken())} mails were left to a tarpit"
+    first = min(x for x, _, _ in backup.taken()) - began
+    return (f"L D(0) C: {said}, {len(primary.taken())} by the tarpit, backup from {first:.1f} s on, all in {took:.1f} s; "
+            f"{changes[0].to_state} {changes[0].reason}")
+
+
+@case(primary_entry={"connect_timeout": "1s"})
+def tarpit_at_the_greeting(stack):
+    """The primary's greeting takes 30 s: connect_timeout ends the wait, the backup takes all."""
+    primary, backup = stack.relays
+    primary.ask("POST", "/fault", {"at": "banner", "do": "slow", "delay_ms": 30000})
+    began = time.time()
+    campaign = flow.submit(stack, 2000)
+    flow.wait_done(stack, campaign, 2000)
+    said = flow.truth(stack, campaign).check(2000)
+    assert not primary.taken()
+    return f"L D(0): {said}, backup from {min(aids.times([backup])) - began:.2f} s on"
+
+
+def bad_handshakes(stack, faults):
+    primary, backup = stack.relays
+    alarms = []
+    for name, fault in faults:
+        aids.as_new(stack, primary)
+        primary.ask("DELETE", "/fault")
+        primary.ask("POST", "/fault", fault)
+        began = time.time()
+        campaign = flow.submit(stack, 40, "--id", name)
+        flow.wait_done(stack, campaign, 40, 60)
+        t = flow.truth(stack, campaign)
+        t.check(40)
+        assert t.count("ACCEPTED") == 40 and not primary.taken(), f"{name}: {len(primary.taken())} mails went to it"
+        opened = [c for c in aids.changes(t, primary, "open") if c.reason == "down.tls"]
+        alarms.append((name, len(opened)))
+        assert primary.ask("GET", "/status")["accepted"] == 0
+        wait_for(f"the alarm about {name}", 5, lambda: aids.redis_cli(stack, "HGET", "td:{r:ses-eu}:state", "reason") == "down.tls", 0.05)
+    return alarms
+
+
+@case(delay=0, primary_entry={"mails_per_connection": 1}, settings={"health": {"probe": "20s"}})
+def bad_certificates(stack):
+    """Expired, of another name, of a CA nobody knows: no mail, the relay is open with down.tls, the backup takes all."""
+    alarms = bad_handshakes(stack, [(w, {"certificate": w}) for w in ("expired", "wrong-name", "self-signed")])
+    return f"L D(0): 3 x 40 accepted by the backup, 0 mails and 0 AUTH to the primary; alarm down.tls each: {', '.join(n for n, _ in alarms)}"
+
+
+@case(delay=0, primary_entry={"mails_per_connection": 1, "tls": "starttls"}, settings={"health": {"probe": "20s"}})
+def starttls_stripped_or_injected(stack):
+    """STARTTLS taken out of EHLO's answer, plaintext slipped in behind its 220: nothing is sent in clear."""
+    alarms = bad_handshakes(stack, [("stripped", {"starttls": "strip"}), ("injected", {"starttls": "inject"})])
+    return f"L D(0): 2 x 40 accepted by the backup, 0 mails and 0 AUTH to the primary; alarm down.tls each: {', '.join(n for n, _ in alarms)}"
+
+
+@case(dispatchers=3, primary_entry={"max_mails_per_s": 300}, backup_entry={"max_mails_per_s": 300})
+def flapping_primary(stack):
+    """The primary is down for 10 s and up for 10 s, five times, at 300 mails a second: it is left less and less often."""
+    primary, mails = stack.relays[0], 32000
+    campaign = flow.submit(stack, mails)
+    flow.wait_part(stack, campaign, 200)
+    began = time.time()
+    for _ in range(5):
+        primary.process.kill()
+        time.sleep(10)
+        primary.start()
+        time.sleep(10)
+    up = time.time()
+    assert flow.done_count(stack, campaign) < mails, "the campaign ended before the flapping did"
+    flow.wait_done(stack, campaign, mails)
+    t = flow.truth(stack, campaign)
+    said = t.check(mails, unconfirmed_at_most=5 * 60)
+    away = aids.changes(t, primary, "open")
+    left = [c for c in away if c.from_state in ("closed", "limited")]
+    pause = aids.longest_pause(stack.relays, up)
+    assert len(left) <= 4 and pause < 2, f"left {len(left)} times, longest pause {pause:.1f} s"
+    return f"L D(0) C: {said}, {len(left)} switches away in {up - began:.0f} s, longest pause {pause:.2f} s"
+
+
+@case(dispatchers=2)
+def both_relays_down(stack):
+    """Both relays are killed for 20 s: mails wait, none is spent, and sending goes on within seconds of their return."""
+    campaign = flow.submit(stack, 8000)
+    flow.wait_part(stack, campaign, 2000)
+    for relay in stack.relays:
+        relay.process.kill()
+    down = time.time()
+    time.sleep(1)
+    before = flow.done_count(stack, campaign)
+    time.sleep(19)
+    after = flow.done_count(stack, campaign)
+    for relay in stack.relays:
+        relay.start()
+    back = time.time()
+    flow.wait_done(stack, campaign, 8000)
+    t = flow.truth(stack, campaign)
+    said = t.check(8000, unconfirmed_at_most=80)
+    first = min(x for x in aids.times(stack.relays) if x > down + 1) - back
+    assert after == before and t.count("REFUSED") + t.count("EXPIRED") == 0
+    assert first < 12, f"the first mail came {first:.1f} s after their return"
+    return f"L D(0) C: {said}, nothing ended while both were away, first mail {first:.2f} s after their return"
+
+
+def paced(stack, mails):
+    campaign = flow.submit(stack, mails)
+    began = time.time()
+    flow.wait_done(stack, campaign, mails, 120)
+    took = time.time() - began
+    primary = stack.relays[0]
+    said = flow.truth(stack, campaign).check(mails)
+    second, tenth = aids.worst_window(primary), aids.worst_window(primary, 0.1)
+    over = aids.refused(primary, 454)
+    assert second <= 50 and over == 0, f"{second} mails in one second, {over} times 454"
+    rate = len(primary.taken()) / (aids.times([primary])[-1] - aids.times([primary])[0])
+    return f"L D(0) R: {said}, {rate:.1f}/s, worst 1 s {second}, worst 100 ms {tenth}, 454: 0, {took:.0f} s"
+
+
+@case(delay=5, primary=("--rate", "50"), primary_entry={"max_mails_per_s": 50}, backup=None)
+def rate_of_one_dispatcher(stack):
+    """50 a second allowed, one dispatcher: never one more in any second, no 454."""
+    return paced(stack, 500)
+
+
+@case(dispatchers=3, delay=5, primary=("--rate", "50"), primary_entry={"max_mails_per_s": 50}, backup=None)
+def rate_of_three_dispatchers(stack):
+    """50 a second allowed, three dispatchers, one of them killed on the way: the rate is shared."""
+    campaign = flow.submit(stack, 800)
+    flow.wait_part(stack, campaign, 250)
+    stack.services["dispatch-2"].kill()
+    stack.services["dispatch-2"].start()
+    flow.wait_done(stack, campaign, 800, 120)
+    primary = stack.relays[0]
+    said = flow.truth(stack, campaign).check(800, unconfirmed_at_most=40)
+    second, tenth, over = aids.worst_window(primary), aids.worst_window(primary, 0.1), aids.refused(primary, 454)
+    assert second <= 50 and over == 0, f"{second} mails in one second, {over} times 454"
+    return f"L D(0) R: {said}, worst 1 s {second}, worst 100 ms {tenth}, 454: 0, one of three killed on the way"
+
+
+@case(dispatchers=2, delay=5, primary=("--rate", "300"), primary_entry={"max_mails_per_s": 300})
+def rate_cut_by_454(stack):
+    """The primary suddenly takes a tenth of its rate: what it refuses goes by the backup at once, and comes back after."""
+    primary, backup = stack.relays
+    campaign = flow.submit(stack, 14000)
+    flow.wait_part(stack, campaign, 1000)
+    primary.ask("POST", "/limits", {"rate": 30})
+    cut = time.time()
+    wait_for("mail by the backup", 20, lambda: [x for x in aids.times([backup]) if x > cut], 0.02)
+    first = min(x for x in aids.times([backup]) if x > cut) - cut
+    time.sleep(10)
+    primary.ask("POST", "/limits", {"rate": 300})
+    back = time.time()
+    flow.wait_done(stack, campaign, 14000)
+    ended = max(aids.times(stack.relays))
+    t = flow.truth(stack, campaign)
+    said = t.check(14000)
+    early = [x for x in aids.times([backup]) if x < cut]
+    pause = aids.longest_pause(stack.relays)
+    second = aids.worst_window(primary)
+    assert first < 1 and pause < 1, f"the backup's first mail after {first:.2f} s, pause {pause:.2f} s"
+    assert t.count("REFUSED") == 0
+    by = aids.share_after(stack.relays, primary, cut, back), aids.share_after(stack.relays, backup, cut, back)
+    last = aids.share_after(stack.relays, primary, ended - 3, ended) / 3
+    return (f"L D(0) R: {said}, backup from {first * 1000:.0f} ms on, in the cut primary {by[0]} and backup {by[1]}, "
+            f"worst 1 s {second}, longest pause {pause:.2f} s, primary {last:.0f}/s at the end, {len(early)} by the backup before")
+
+
+@case(dispatchers=2, delay=5, primary=("--daily", "600"))
+def daily_quota_used_up(stack):
+    """The 601st mail of the day gets 454: the primary is exhausted for hours, the backup takes the rest."""
+    primary = stack.relays[0]
+    campaign = flow.submit(stack, 2500)
+    flow.wait_done(stack, campaign, 2500)
+    t = flow.truth(stack, campaign)
+    said = t.check(2500)
+    over, now = aids.refused(primary, 454), aids.state(stack, primary)
+    assert now == "exhausted" and len(primary.taken()) == 600 and t.count("REFUSED") == 0, f"{now}, {len(primary.taken())}"
+    assert over <= 60, f"{over} mails met the quota's 454"
+    pause = aids.longest_pause(stack.relays)
+    return f"L D(0) C: {said}, 600 by the primary, {over} replies of 454, then {now}, longest pause {pause:.2f} s"
+
+
+@case(dispatchers=2, delay=5)
+def account_paused_by_554(stack):
+    """SES pauses the account with a permanent code: no recipient is refused for it, all go by the backup."""
+    primary = stack.relays[0]
+    campaign = flow.submit(stack, 3000)
+    flow.wait_part(stack, campaign, 500)
+    primary.ask("POST", "/fault", {"at": "final", "do": "reply", "code": 554, "text": PAUSED})
+    flow.wait_done(stack, campaign, 3000)
+    t = flow.truth(stack, campaign)
+    said = t.check(3000)
+    paused, met = aids.changes(t, primary, "paused"), aids.refused(primary, 554)
+    assert t.count("REFUSED") == 0 and paused and met <= 60, f"{t.count('REFUSED')} refused, {len(paused)} events, {met} replies"
+    return f"L D(0) C: {said}, {met} replies of 554, 0 refused, {paused[0].to_state} {paused[0].reason}"
