@@ -451,6 +451,27 @@ bool health_campaign_fit(struct health *health, size_t relay, const char *campai
     return campaigns_fit(health->campaigns, relay, campaign_id, ceiling_per_10000);
 }
 
+void health_campaign_hold(struct health *health, const char *campaign_id, bool held)
+{
+    campaigns_hold(health->campaigns, campaign_id, held);
+}
+
+static void on_campaign_left(void *user, size_t relay, const char *campaign_id, const char *evidence)
+{
+    struct health *health = user;
+
+    health->ops.campaign_left(health->user, relay, campaign_id, evidence);
+}
+
+static void on_campaign_held(void *user, const char *campaign_id, bool held)
+{
+    struct health *health = user;
+
+    health->ops.campaign_held(health->user, campaign_id, held);
+}
+
+static const struct campaigns_ops campaigns_ops = {on_campaign_left, on_campaign_held};
+
 /* ---- life ---- */
 
 static void relay_init(struct health *health, size_t i)
@@ -485,7 +506,7 @@ int health_new(uv_loop_t *loop, struct td_redis *redis, const struct td_settings
     health->user = user;
     health->count = settings->relay_count;
     health->started_ms = td_mono_ms();
-    health->campaigns = campaigns_new(redis, settings);
+    health->campaigns = campaigns_new(redis, settings, &campaigns_ops, health);
     if (!health->campaigns || td_redis_subscribe(redis, "td:relays", on_message, health) < 0) {
         campaigns_free(health->campaigns);
         free(health);

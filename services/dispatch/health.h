@@ -40,6 +40,10 @@ struct health_ops {
     void (*changed)(void *user, size_t relay, enum relay_state from, const struct relay_view *view, bool first_to_know);
     /** An open relay is due for a probe without mail and this process holds the fleet's grant: call health_probed after. */
     void (*probe)(void *user, size_t relay);
+    /** A campaign bounces too much at this relay and leaves it; told by one process of the fleet. */
+    void (*campaign_left)(void *user, size_t relay, const char *campaign_id, const char *evidence);
+    /** A campaign has no relay left for that reason, or has one again; each process tells what it sees. */
+    void (*campaign_held)(void *user, const char *campaign_id, bool held);
 };
 
 /** Until the first shared view, at most one second, each relay shows as open ("start.unknown"): an operator may have
@@ -63,5 +67,7 @@ bool health_take_grant(struct health *health, size_t relay);
 
 /** Bounce trigger: may this campaign use this relay? Unknown campaigns: true. Looked up in Redis in the background. */
 bool health_campaign_fit(struct health *health, size_t relay, const char *campaign_id, uint32_t ceiling_per_10000);
+/** Whether any relay that may take it is left to it. Cheap to say again and again. */
+void health_campaign_hold(struct health *health, const char *campaign_id, bool held);
 
 #endif /* HEALTH_H */

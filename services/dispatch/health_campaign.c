@@ -20,23 +20,28 @@ enum {
 };
 
 struct verdict {
+    struct campaign *campaign;
     uint64_t tested; /* at this many accepted */
     bool tripped;
-    bool shared; /* Redis has it */
+    bool shared;  /* Redis has it */
+    bool telling; /* Redis was asked to take it */
+    char evidence[96];
 };
 
 struct campaign {
     struct campaigns *owner;
     char id[TD_CAMPAIGN_ID_MAX + 1];
     uint32_t ceiling_per_10000;
-    uint64_t asked_ms, looked_ms;
-    bool looking;
+    uint64_t asked_ms, looked_ms, held_ms; /* held_ms: when held changed */
+    bool looking, held;
     struct verdict verdict[TD_RELAYS_MAX];
 };
 
 struct campaigns {
     struct td_redis *redis;
     const struct td_settings *settings;
+    const struct campaigns_ops *ops;
+    void *user;
     struct td_map *map;
     uint64_t full_ms; /* when it was last said that there are too many */
 };
@@ -59,24 +64,42 @@ static void totals_key(char *key, size_t size, const struct campaign *campaign)
     snprintf(key, size, "td:{c:%s}:totals", campaign->id);
 }
 
+/* 1: nobody has said so before, so this process tells. */
+static void on_tripped(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    struct verdict *verdict = user;
+    struct campaign *campaign = verdict->campaign;
+    size_t relay = (size_t)(verdict - campaign->verdict);
+
+    verdict->telling = false;
+    if (!err && td_reply_int(reply) == 1)
+        campaign->owner->ops->left(campaign->owner->user, relay, campaign->id, verdict->evidence);
+}
+
+/* Lost with Redis: this process holds to its verdict, and says it again at the next look. */
 static void trip(struct campaign *campaign, size_t relay, uint64_t hard, uint64_t accepted)
 {
-    struct td_redis *redis = campaign->owner->redis;
-    const char *name = campaign->owner->settings->relays[relay].name;
-    char key[96], field[64], evidence[64];
+    struct verdict *verdict = &campaign->verdict[relay];
+    char key[96], field[64];
 
-    campaign->verdict[relay].tripped = true;
-    campaign->verdict[relay].shared = false;
+    if (verdict->telling)
+        return;
+    if (!verdict->tripped)
+        td_log(TD_WARN, "campaign.tripped",
+               "campaign=%s relay=%s hard=%" PRIu64 " accepted=%" PRIu64 " ceiling_per_10000=%" PRIu32, campaign->id,
+               campaign->owner->settings->relays[relay].name, hard, accepted, campaign->ceiling_per_10000);
+    verdict->tripped = true;
+    verdict->shared = false;
     totals_key(key, sizeof(key), campaign);
-    snprintf(field, sizeof(field), "tripped:%s", name);
-    snprintf(evidence, sizeof(evidence), "%" PRIu64 " of %" PRIu64, hard, accepted);
-    td_log(TD_WARN, "campaign.tripped",
-           "campaign=%s relay=%s hard=%" PRIu64 " accepted=%" PRIu64 " ceiling_per_10000=%" PRIu32, campaign->id,
-           name, hard, accepted, campaign->ceiling_per_10000);
-    /* Lost with Redis: this process holds to its verdict, and says it again at the next look. */
-    td_redis_command(
-        redis, (struct td_arg[]){TD_ARG_STR("HSETNX"), TD_ARG_STR(key), TD_ARG_STR(field), TD_ARG_STR(evidence)},
-        4, NULL, NULL);
+    snprintf(field, sizeof(field), "tripped:%s", campaign->owner->settings->relays[relay].name);
+    snprintf(verdict->evidence, sizeof(verdict->evidence),
+             "%" PRIu64 " of %" PRIu64 " bounced hard, surely above %.2f %%, ceiling %.2f %%", hard, accepted,
+             td_wilson_lower(hard, accepted) * 100, campaign->ceiling_per_10000 / 100.0);
+    verdict->telling =
+        td_redis_answers(td_redis_command(campaign->owner->redis,
+                                          (struct td_arg[]){TD_ARG_STR("HSETNX"), TD_ARG_STR(key), TD_ARG_STR(field),
+                                                            TD_ARG_STR(verdict->evidence)},
+                                          4, on_tripped, verdict));
 }
 
 static void judge(struct campaign *campaign, size_t relay, const struct td_reply *reply)
@@ -143,6 +166,8 @@ static struct campaign *campaign_add(struct campaigns *campaigns, const char *id
     if (!campaign)
         return NULL;
     campaign->owner = campaigns;
+    for (size_t i = 0; i < TD_RELAYS_MAX; i++)
+        campaign->verdict[i].campaign = campaign;
     snprintf(campaign->id, sizeof(campaign->id), "%s", id);
     if (td_map_set(campaigns->map, id, strlen(id), campaign) < 0) {
         free(campaign);
@@ -172,6 +197,36 @@ bool campaigns_fit(struct campaigns *campaigns, size_t relay, const char *campai
     return !campaign->verdict[relay].tripped;
 }
 
+void campaigns_hold(struct campaigns *campaigns, const char *campaign_id, bool held)
+{
+    struct campaign *campaign = td_map_get(campaigns->map, campaign_id, strlen(campaign_id));
+    uint64_t now = td_mono_ms();
+    char key[96];
+
+    /* Not more often than a look: mails of one campaign may differ in which relays they fit. */
+    if (!campaign || campaign->held == held || now - campaign->held_ms < LOOK_MS)
+        return;
+    campaign->held = held;
+    campaign->held_ms = now;
+    totals_key(key, sizeof(key), campaign);
+    if (held)
+        td_redis_command(campaigns->redis,
+                         (struct td_arg[]){TD_ARG_STR("HSET"), TD_ARG_STR(key), TD_ARG_STR("held"), TD_ARG_STR("bounces")}, 4, NULL,
+                         NULL);
+    else
+        td_redis_command(campaigns->redis, (struct td_arg[]){TD_ARG_STR("HDEL"), TD_ARG_STR(key), TD_ARG_STR("held")}, 3, NULL, NULL);
+    td_log(held ? TD_WARN : TD_INFO, held ? "campaign.held" : "campaign.released", "campaign=%s reason=bounces.ceiling", campaign->id);
+    campaigns->ops->held(campaigns->user, campaign->id, held);
+}
+
+static bool is_telling(const struct campaign *campaign)
+{
+    for (size_t i = 0; i < TD_RELAYS_MAX; i++)
+        if (campaign->verdict[i].telling)
+            return true;
+    return false;
+}
+
 void campaigns_tick(struct campaigns *campaigns)
 {
     uint64_t now = td_mono_ms();
@@ -181,16 +236,19 @@ void campaigns_tick(struct campaigns *campaigns)
     while ((campaign = td_map_next(campaigns->map, &cursor))) {
         if (now - campaign->asked_ms < ACTIVE_MS && now - campaign->looked_ms >= LOOK_MS && !campaign->looking)
             look(campaign, now);
-        if (now - campaign->asked_ms > FORGET_MS && !campaign->looking)
+        if (now - campaign->asked_ms > FORGET_MS && !campaign->looking && !is_telling(campaign))
             old = campaign;
     }
     if (old) { /* one a tick: the map must not change under the walk */
+        if (old->held)
+            campaigns->ops->held(campaigns->user, old->id, false); /* nothing of it is left here to hold */
         td_map_remove(campaigns->map, old->id, strlen(old->id));
         free(old);
     }
 }
 
-struct campaigns *campaigns_new(struct td_redis *redis, const struct td_settings *settings)
+struct campaigns *campaigns_new(struct td_redis *redis, const struct td_settings *settings, const struct campaigns_ops *ops,
+                                void *user)
 {
     struct campaigns *campaigns = calloc(1, sizeof(*campaigns));
 
@@ -198,6 +256,8 @@ struct campaigns *campaigns_new(struct td_redis *redis, const struct td_settings
         return NULL;
     campaigns->redis = redis;
     campaigns->settings = settings;
+    campaigns->ops = ops;
+    campaigns->user = user;
     campaigns->map = td_map_new();
     if (!campaigns->map) {
         free(campaigns);
@@ -215,6 +275,8 @@ void campaigns_free(struct campaigns *campaigns)
         return;
     while ((campaign = td_map_next(campaigns->map, &cursor))) {
         td_redis_forget(campaigns->redis, campaign);
+        for (size_t i = 0; i < TD_RELAYS_MAX; i++)
+            td_redis_forget(campaigns->redis, &campaign->verdict[i]);
         free(campaign);
     }
     td_map_free(campaigns->map);

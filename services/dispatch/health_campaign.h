@@ -13,10 +13,20 @@
 
 struct campaigns;
 
-struct campaigns *campaigns_new(struct td_redis *redis,
-                                const struct td_settings *settings); /* NULL: out of memory */
+struct campaigns_ops {
+    /** This campaign leaves this relay. Told once in the fleet: by the process whose verdict Redis took first. */
+    void (*left)(void *user, size_t relay, const char *campaign_id, const char *evidence);
+    /** No relay of its route is left to it here; later: one is again. */
+    void (*held)(void *user, const char *campaign_id, bool held);
+};
+
+/** @return NULL: out of memory */
+struct campaigns *campaigns_new(struct td_redis *redis, const struct td_settings *settings, const struct campaigns_ops *ops,
+                                void *user);
 void campaigns_free(struct campaigns *campaigns);
 bool campaigns_fit(struct campaigns *campaigns, size_t relay, const char *campaign_id, uint32_t ceiling_per_10000);
+/** Whether it has relays left that may take it; once this has changed it is told, and kept in the totals' field `held`. */
+void campaigns_hold(struct campaigns *campaigns, const char *campaign_id, bool held);
 /** Call a few times a second: looks totals up again, forgets campaigns nobody asks for. */
 void campaigns_tick(struct campaigns *campaigns);
 

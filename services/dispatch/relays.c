@@ -21,7 +21,7 @@ struct relay {
     const struct td_relay_settings *settings;
     struct reply_rules *rules; /* NULL: the built-in ones alone */
     struct pool *pool;
-    struct td_metric *state, *failovers;
+    struct td_metric *state, *failovers, *left;
 };
 
 struct relays {
@@ -35,6 +35,7 @@ struct relays {
     size_t count, stopping;
     void (*stopped)(void *user);
     void *stopped_user;
+    struct td_metric *campaigns_held;
 };
 
 static void on_done(void *user, struct mail_job *job, const struct attempt_result *result)
@@ -122,6 +123,23 @@ static void on_changed(void *user, size_t i, enum relay_state from, const struct
     relays->ops.moved(relays->user);
 }
 
+static void on_campaign_left(void *user, size_t i, const char *campaign_id, const char *evidence)
+{
+    struct relays *relays = user;
+
+    td_metric_add(relays->relay[i].left, 1);
+    relays->ops.campaign_left(relays->user, relays->relay[i].settings->name, campaign_id, evidence);
+    relays->ops.moved(relays->user);
+}
+
+static void on_campaign_held(void *user, const char *campaign_id, bool held)
+{
+    struct relays *relays = user;
+
+    (void)campaign_id;
+    td_metric_add(relays->campaigns_held, held ? 1 : -1);
+}
+
 static void on_probed(void *user, enum relay_event event, const char *detail)
 {
     struct relay *r = user;
@@ -159,6 +177,8 @@ static int relay_open(struct relays *relays, uv_loop_t *loop, size_t i, struct t
                          "0 closed, 1 limited, 2 open, 3 half-open, 4 exhausted, 5 paused", labels);
     r->failovers = td_metric(relays->metrics, TD_COUNTER, "tandem_dispatch_relay_left_total",
                              "Times mail left this relay because it was unfit", labels);
+    r->left = td_metric(relays->metrics, TD_COUNTER, "tandem_dispatch_campaigns_left_total",
+                        "Campaigns that left this relay because they bounced too much there", labels);
     rc = reply_rules_of(relays->settings, r->settings, &r->rules, reterr);
     if (rc == TD_OK)
         rc = pool_new(loop, r->settings, relays->metrics, &ops, r, &r->pool, reterr);
@@ -170,7 +190,7 @@ static int relay_open(struct relays *relays, uv_loop_t *loop, size_t i, struct t
 int relays_new(uv_loop_t *loop, const struct td_settings *settings, struct td_redis *redis, struct td_metrics *metrics,
                const struct relays_ops *ops, void *user, struct relays **ret, struct td_err *reterr)
 {
-    static const struct health_ops health_ops = {on_changed, on_probe};
+    static const struct health_ops health_ops = {on_changed, on_probe, on_campaign_left, on_campaign_held};
     struct relays *relays = calloc(1, sizeof(*relays));
     int rc = TD_OK;
 
@@ -181,6 +201,8 @@ int relays_new(uv_loop_t *loop, const struct td_settings *settings, struct td_re
     relays->ops = *ops;
     relays->user = user;
     relays->count = settings->relay_count;
+    relays->campaigns_held = td_metric(metrics, TD_GAUGE, "tandem_dispatch_campaigns_held",
+                                       "Campaigns that bounced too much at every relay of their route", "");
     for (size_t i = 0; i < relays->count && rc == TD_OK; i++)
         rc = relay_open(relays, loop, i, reterr);
     if (rc == TD_OK)
@@ -254,7 +276,8 @@ bool relays_left(const struct relays *relays, const struct mail *mail)
     return false;
 }
 
-static struct route_relay look(struct relays *relays, const struct mail *mail, size_t i, uint64_t now_ms)
+/* bounces: its campaign bounces too much there. */
+static struct route_relay look(struct relays *relays, const struct mail *mail, size_t i, uint64_t now_ms, bool *bounces)
 {
     const Tandem__Internal__V1__OutboundMessage *msg = mail->msg;
     struct route_relay fit = {.never = true};
@@ -266,9 +289,9 @@ static struct route_relay look(struct relays *relays, const struct mail *mail, s
     r = &relays->relay[i];
     view = health_view(relays->health, i);
     fit.never = !may_ever(relays, mail, i);
+    *bounces = !health_campaign_fit(relays->health, i, msg->campaign_id, msg->bounce_ceiling_per_10000);
     fit.avoided = (mail->pinned >= 0 && (size_t)mail->pinned != i) ||
-                  ((mail->avoid >> i & 1) && now_ms < mail->avoid_until_ms) ||
-                  !health_campaign_fit(relays->health, i, msg->campaign_id, msg->bounce_ceiling_per_10000);
+                  ((mail->avoid >> i & 1) && now_ms < mail->avoid_until_ms) || *bounces;
     fit.well = view->state == RELAY_CLOSED || view->state == RELAY_LIMITED;
     fit.limited = view->state == RELAY_LIMITED;
     fit.grant = view->state == RELAY_HALF_OPEN && view->grants > 0;
@@ -281,14 +304,19 @@ static struct route_relay look(struct relays *relays, const struct mail *mail, s
 static enum route_answer choose(struct relays *relays, const struct mail *mail, size_t *ret_relay, bool *ret_grant)
 {
     struct route_relay fit[TD_RELAYS_MAX];
-    size_t index[TD_RELAYS_MAX], n = mail->msg->n_route, chosen = 0;
+    size_t index[TD_RELAYS_MAX], n = mail->msg->n_route, chosen = 0, may = 0, left = 0;
     uint64_t now_ms = td_mono_ms();
     enum route_answer answer;
 
     for (size_t k = 0; k < n; k++) {
+        bool bounces = false;
+
         index[k] = find(relays, mail->msg->route[k]);
-        fit[k] = look(relays, mail, index[k], now_ms);
+        fit[k] = look(relays, mail, index[k], now_ms, &bounces);
+        may += !fit[k].never;
+        left += !fit[k].never && !bounces;
     }
+    health_campaign_hold(relays->health, mail->msg->campaign_id, may > 0 && left == 0);
     answer = route_choose(fit, n, mail->dice, &chosen);
     if (answer == ROUTE_SEND) {
         *ret_relay = index[chosen];

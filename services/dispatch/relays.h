@@ -15,6 +15,8 @@ struct relays_ops {
     void (*moved)(void *user);
     /** first: this process made the change and tells the others. */
     void (*changed)(void *user, const char *relay, enum relay_state from, const struct relay_view *view, bool first);
+    /** A campaign bounces too much there and leaves this relay; told by one process of the fleet. */
+    void (*campaign_left)(void *user, const char *relay, const char *campaign_id, const char *evidence);
 };
 
 int relays_new(uv_loop_t *loop, const struct td_settings *settings, struct td_redis *redis, struct td_metrics *metrics,

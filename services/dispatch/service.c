@@ -107,14 +107,43 @@ static void on_moved(void *user)
     flow_pump_soon(user);
 }
 
+static void publish_change(struct dispatch *d, Tandem__Mail__V1__RelayChange *change, const char *key)
+{
+    Tandem__Mail__V1__Outcome outcome = TANDEM__MAIL__V1__OUTCOME__INIT;
+    void *packed;
+    size_t len;
+
+    outcome.campaign_id = change->campaign_id;
+    outcome.at_unix_ms = td_wall_ms();
+    outcome.service = (char *)(uintptr_t) "dispatch";
+    outcome.kind_case = TANDEM__MAIL__V1__OUTCOME__KIND_RELAY;
+    outcome.relay = change;
+    packed = td_pb_write(&outcome.base, &len);
+    if (packed)
+        td_kafka_out_send(d->out, TD_T_OUTCOMES, -1, key, strlen(key), packed, len, NULL, 0, NULL, NULL, NULL);
+    free(packed);
+}
+
+/* The ledger's `tripped` field is the state; this tells others of it. */
+static void on_campaign_left(void *user, const char *relay, const char *campaign_id, const char *evidence)
+{
+    Tandem__Mail__V1__RelayChange change = TANDEM__MAIL__V1__RELAY_CHANGE__INIT;
+
+    td_log(TD_WARN, "campaign.left", "campaign=%s relay=%s reason=bounces.ceiling evidence=\"%s\"", campaign_id, relay, evidence);
+    change.relay = (char *)(uintptr_t)relay;
+    change.from_state = (char *)(uintptr_t)relay_state_name(RELAY_CLOSED);
+    change.to_state = (char *)(uintptr_t)relay_state_name(RELAY_OPEN);
+    change.reason = (char *)(uintptr_t) "bounces.ceiling";
+    change.evidence = (char *)(uintptr_t)evidence;
+    change.campaign_id = (char *)(uintptr_t)campaign_id;
+    publish_change(user, &change, campaign_id);
+}
+
 static void on_relay_changed(void *user, const char *relay, enum relay_state from, const struct relay_view *view, bool first)
 {
     struct dispatch *d = user;
-    Tandem__Mail__V1__Outcome outcome = TANDEM__MAIL__V1__OUTCOME__INIT;
     Tandem__Mail__V1__RelayChange change = TANDEM__MAIL__V1__RELAY_CHANGE__INIT;
     char key[64];
-    void *packed;
-    size_t len;
 
     td_log(view->state == RELAY_CLOSED ? TD_INFO : TD_WARN, "relay.changed",
            "relay=%s from=%s to=%s epoch=%llu reason=%s evidence=\"%s\" local=%s", relay, relay_state_name(from),
@@ -129,15 +158,8 @@ static void on_relay_changed(void *user, const char *relay, enum relay_state fro
     change.reason = (char *)(uintptr_t)view->reason;
     change.evidence = (char *)(uintptr_t)view->evidence;
     change.next_change_unix_ms = view->next_change_ms;
-    outcome.at_unix_ms = td_wall_ms();
-    outcome.service = (char *)(uintptr_t) "dispatch";
-    outcome.kind_case = TANDEM__MAIL__V1__OUTCOME__KIND_RELAY;
-    outcome.relay = &change;
-    packed = td_pb_write(&outcome.base, &len);
     snprintf(key, sizeof(key), "relay/%s", relay);
-    if (packed)
-        td_kafka_out_send(d->out, TD_T_OUTCOMES, -1, key, strlen(key), packed, len, NULL, 0, NULL, NULL, NULL);
-    free(packed);
+    publish_change(d, &change, key);
 }
 
 /* ---- outcomes ---- */
@@ -246,7 +268,7 @@ static void dispatch_free(void *state)
 static int dispatch_open(struct dispatch *d, struct td_err *reterr)
 {
     static const struct td_kafka_in_ops in_ops = {on_record, on_assigned, on_revoked, on_fatal};
-    static const struct relays_ops relay_ops = {on_attempted, on_moved, on_relay_changed};
+    static const struct relays_ops relay_ops = {on_attempted, on_moved, on_relay_changed, on_campaign_left};
     static const struct outcomes_ops out_ops = {on_durable, on_out_fatal};
     uv_loop_t *loop = d->app->loop;
     const struct td_settings *s = d->settings;

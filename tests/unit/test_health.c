@@ -806,6 +806,9 @@ struct dispatcher {
     struct health *health;
     unsigned opened, firsts, probes, changes;
     bool probe_well, fit, open, half, local;
+    unsigned campaigns_left;
+    int campaigns_held;
+    char evidence[96];
 };
 
 static void on_changed(void *user, size_t relay, enum relay_state from, const struct relay_view *view, bool first)
@@ -831,6 +834,24 @@ static void on_probe(void *user, size_t relay)
                   dispatcher->probe_well ? "well.probe" : "down.connect");
 }
 
+static void on_campaign_left(void *user, size_t relay, const char *campaign_id, const char *evidence)
+{
+    struct dispatcher *dispatcher = user;
+
+    assert_int_equal(relay, 0);
+    assert_true(campaign_id[0]);
+    dispatcher->campaigns_left++;
+    snprintf(dispatcher->evidence, sizeof(dispatcher->evidence), "%s", evidence);
+}
+
+static void on_campaign_held(void *user, const char *campaign_id, bool held)
+{
+    struct dispatcher *dispatcher = user;
+
+    assert_true(campaign_id[0]);
+    dispatcher->campaigns_held += held ? 1 : -1;
+}
+
 static char relay_name[32];
 
 static struct td_settings settings_for(const char *name)
@@ -845,7 +866,7 @@ static struct td_settings settings_for(const char *name)
 
 static void dispatcher_open(struct dispatcher *dispatcher, const struct td_settings *settings, struct td_redis *at)
 {
-    static const struct health_ops ops = {on_changed, on_probe};
+    static const struct health_ops ops = {on_changed, on_probe, on_campaign_left, on_campaign_held};
     struct td_err err;
 
     memset(dispatcher, 0, sizeof(*dispatcher));
@@ -1019,6 +1040,12 @@ static void on_done(void *user, const struct td_reply *reply, const struct td_er
     *(bool *)user = true;
 }
 
+static void on_number(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    assert_null(err);
+    *(long long *)user = td_reply_int(reply);
+}
+
 static void set_totals(const char *campaign, const char *accepted, const char *hard)
 {
     char key[96];
@@ -1065,6 +1092,62 @@ static void a_campaign_that_bounces_too_much_leaves_the_relay(void **unused)
     assert_true(health_campaign_fit(a.health, 0, "not a campaign id", 500));
     health_free(a.health);
     health_free(b.health);
+}
+
+static long long totals_has(const char *campaign, const char *field)
+{
+    char key[96];
+    long long has = -1;
+
+    snprintf(key, sizeof(key), "td:{c:%s}:totals", campaign);
+    td_redis_command(redis, (struct td_arg[]){TD_ARG_STR("HEXISTS"), TD_ARG_STR(key), TD_ARG_STR(field)}, 3, on_number, &has);
+    for (int i = 0; i < 100 && has < 0; i++)
+        loop_for(&loop, 10);
+    return has;
+}
+
+static void of_a_campaign_that_leaves_one_dispatcher_tells(void **unused)
+{
+    struct dispatcher a, b;
+    struct td_settings settings = settings_for("bounce");
+
+    (void)unused;
+    dispatcher_open(&a, &settings, redis);
+    dispatcher_open(&b, &settings, redis);
+    assert_true(loop_until(&loop, &a.fit, 2000));
+    set_totals("leaves", "1000", "100");
+    health_campaign_fit(a.health, 0, "leaves", 500);
+    health_campaign_fit(b.health, 0, "leaves", 500);
+    loop_for(&loop, 1300);
+    assert_false(health_campaign_fit(a.health, 0, "leaves", 500));
+    assert_false(health_campaign_fit(b.health, 0, "leaves", 500));
+    assert_int_equal(a.campaigns_left + b.campaigns_left, 1);
+    assert_non_null(strstr(a.campaigns_left ? a.evidence : b.evidence, "100 of 1000 bounced hard, surely above 8."));
+    health_free(a.health);
+    health_free(b.health);
+}
+
+static void a_held_campaign_says_so_until_it_has_a_relay_again(void **unused)
+{
+    struct dispatcher a;
+    struct td_settings settings = settings_for("bounce");
+
+    (void)unused;
+    dispatcher_open(&a, &settings, redis);
+    assert_true(loop_until(&loop, &a.fit, 2000));
+    health_campaign_hold(a.health, "unknown", true); /* nobody has asked about it: nothing to hold */
+    health_campaign_fit(a.health, 0, "hold", 500);
+    health_campaign_hold(a.health, "hold", true);
+    health_campaign_hold(a.health, "hold", true);
+    assert_int_equal(a.campaigns_held, 1);
+    assert_int_equal(totals_has("hold", "held"), 1);
+    health_campaign_hold(a.health, "hold", false); /* not at once */
+    assert_int_equal(a.campaigns_held, 1);
+    loop_for(&loop, 1100);
+    health_campaign_hold(a.health, "hold", false);
+    assert_int_equal(a.campaigns_held, 0);
+    assert_int_equal(totals_has("hold", "held"), 0);
+    health_free(a.health);
 }
 
 static void a_rate_is_tested_only_at_growing_sizes(void **unused)
@@ -1147,6 +1230,8 @@ int main(void)
         cmocka_unit_test(without_redis_it_decides_alone_and_tells_afterwards),
         cmocka_unit_test(a_hanging_redis_is_not_waited_for),
         cmocka_unit_test(a_campaign_that_bounces_too_much_leaves_the_relay),
+        cmocka_unit_test(of_a_campaign_that_leaves_one_dispatcher_tells),
+        cmocka_unit_test(a_held_campaign_says_so_until_it_has_a_relay_again),
         cmocka_unit_test(a_rate_is_tested_only_at_growing_sizes),
     };
 
