@@ -156,7 +156,7 @@ static void print_row(const struct look *look, size_t i)
 static void print_list(const struct look *look)
 {
     if (!look->ask.ctl->json)
-        printf("%-16s %-10s %-2s %6s %-24s %-20s %s\n", "relay", "state", "", "rate/s", "reason", "next change", "evidence");
+        printf("%-16s %-10s %-2s %6s %-24s %-20s %s\n", "relay", "state", "in", "rate/s", "reason", "next change", "evidence");
     for (size_t i = 0; i < look->end; i++)
         if (look->ask.ctl->json)
             print_json(look, i);
