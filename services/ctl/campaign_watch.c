@@ -60,6 +60,16 @@ static void show_line(struct watch *watch, bool last)
     td_buf_release(&out);
 }
 
+/* Under the line of a campaign asked for once, and when a watch ends: what an operator should know. */
+static void show_why(const struct watch *watch)
+{
+    struct td_buf out = TD_BUF_INIT(65536);
+
+    if (totals_why(&watch->progress.last, &out) == TD_OK && out.len)
+        fputs(td_buf_str(&out), watch->once ? stdout : stderr);
+    td_buf_release(&out);
+}
+
 static void show(struct watch *watch, uint64_t now_ms, bool last)
 {
     uint64_t every_ms = watch->ctl->json ? JSON_MS : watch->terminal ? ASK_MS : LINE_MS;
@@ -69,8 +79,11 @@ static void show(struct watch *watch, uint64_t now_ms, bool last)
     watch->shown_ms = now_ms;
     if (watch->ctl->json)
         show_json(watch);
-    else if (!watch->ctl->quiet || watch->once)
+    else if (!watch->ctl->quiet || watch->once) {
         show_line(watch, last);
+        if (last)
+            show_why(watch);
+    }
 }
 
 static void on_totals(void *user, const struct totals *totals, const struct td_err *err)

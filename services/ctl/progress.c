@@ -60,6 +60,39 @@ void totals_field(struct totals *totals, const char *name, uint64_t value)
             *fields[i].at = value;
 }
 
+/* From Redis, for a terminal and for JSON: without what either would obey. */
+static void copy_plain(char *out, size_t size, const char *text)
+{
+    size_t n = 0;
+
+    for (; *text && n + 1 < size; text++)
+        out[n++] = *text >= ' ' && *text <= '~' && *text != '"' && *text != '\\' ? *text : '?';
+    out[n] = '\0';
+}
+
+void totals_text(struct totals *totals, const char *name, const char *text)
+{
+    struct totals_relay *relay = strncmp(name, "tripped:", 8) == 0 ? relay_of(totals, name + 8) : NULL;
+
+    if (relay)
+        copy_plain(relay->left, sizeof(relay->left), *text ? text : "its bounces");
+    else if (strcmp(name, "held") == 0)
+        totals->held = true;
+}
+
+int totals_why(const struct totals *totals, struct td_buf *out)
+{
+    int rc = TD_OK;
+
+    for (size_t i = 0; rc == TD_OK && i < totals->relay_count; i++)
+        if (*totals->relay[i].left)
+            rc = td_buf_printf(out, "left %s: %s\n", totals->relay[i].name, totals->relay[i].left);
+    if (rc == TD_OK && totals->held && !totals_finished(totals))
+        rc = td_buf_adds(out, "HELD: it has left every relay of its route. Look at its list; then `tandemctl relay enable RELAY "
+                              "CAMPAIGN`, or cancel it\n");
+    return rc;
+}
+
 uint64_t totals_done(const struct totals *totals)
 {
     return totals->accepted + totals->refused + totals->invalid + totals->suppressed + totals->expired +
@@ -94,6 +127,20 @@ static int relays_json(const struct totals *totals, const char *name, size_t off
     return rc < 0 ? rc : td_buf_addc(out, '}');
 }
 
+static int left_json(const struct totals *totals, struct td_buf *out)
+{
+    int rc = td_buf_adds(out, ",\"left\":{");
+    bool first = true;
+
+    for (size_t i = 0; rc == TD_OK && i < totals->relay_count; i++) {
+        if (!*totals->relay[i].left)
+            continue;
+        rc = td_buf_printf(out, "%s\"%s\":\"%s\"", first ? "" : ",", totals->relay[i].name, totals->relay[i].left);
+        first = false;
+    }
+    return rc < 0 ? rc : td_buf_printf(out, "},\"held\":%s", totals->held ? "true" : "false");
+}
+
 static int totals_body(const struct totals *totals, const char *campaign_id, struct td_buf *out)
 {
     uint64_t done = totals_done(totals);
@@ -116,7 +163,7 @@ static int totals_body(const struct totals *totals, const char *campaign_id, str
         rc = relays_json(totals, "soft", offsetof(struct totals_relay, soft), out);
     if (rc == TD_OK)
         rc = relays_json(totals, "block", offsetof(struct totals_relay, block), out);
-    return rc;
+    return rc < 0 ? rc : left_json(totals, out);
 }
 
 int totals_json(const struct totals *totals, const char *campaign_id, struct td_buf *out)
@@ -254,7 +301,11 @@ int progress_line(const struct progress *progress, unsigned bar, struct td_buf *
                 out, ", %s%s %" PRIu64, totals->relay[i].name,
                 strcmp(totals->relay[i].name, progress->active) == 0 && !totals_finished(totals) ? "*" : "",
                 totals->relay[i].accepted);
-    return rc < 0 ? rc : add_others(totals, out);
+    if (rc == TD_OK)
+        rc = add_others(totals, out);
+    if (rc == TD_OK && totals->held && !totals_finished(totals))
+        rc = td_buf_adds(out, ", HELD");
+    return rc;
 }
 
 int progress_json(const struct progress *progress, const char *campaign_id, struct td_buf *out)

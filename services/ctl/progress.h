@@ -15,6 +15,7 @@
 struct totals_relay {
     char name[PROGRESS_NAME_MAX];
     uint64_t accepted, hard, soft, block;
+    char left[96]; /* why the campaign left this relay; "" = it has not */
 };
 
 struct totals {                /* all zero at first */
@@ -22,15 +23,20 @@ struct totals {                /* all zero at first */
     uint64_t accepted, refused, invalid, suppressed, expired, cancelled, unconfirmed;
     struct totals_relay relay[PROGRESS_RELAYS_MAX];
     size_t relay_count;
+    bool held; /* it has left every relay of its route */
 };
 
 /** Take in one field of td:{c:X}:totals, such as "accepted:ses-eu". Unknown ones are passed over. */
 void totals_field(struct totals *totals, const char *name, uint64_t value);
+/** The same for fields that hold a text: "tripped:ses-eu", "held". */
+void totals_text(struct totals *totals, const char *name, const char *text);
 uint64_t totals_done(const struct totals *totals);
 /** Sealed, and every number has its outcome. */
 bool totals_finished(const struct totals *totals);
 /** Finished and somebody got nothing, other than by being suppressed. */
 bool totals_partly(const struct totals *totals);
+/** Sentences about relays it has left and about being held, each on a line of its own; nothing when there is nothing. */
+int totals_why(const struct totals *totals, struct td_buf *out);
 /** As one JSON object. */
 int totals_json(const struct totals *totals, const char *campaign_id, struct td_buf *out);
 

@@ -1,4 +1,4 @@
-/* relay_input.h - arguments of the relay commands: a relay's name, perhaps a time. */
+/* relay_input.h - arguments of the relay commands: a relay's name, perhaps a time or a campaign. */
 #ifndef CTL_RELAY_INPUT_H
 #define CTL_RELAY_INPUT_H
 
@@ -6,8 +6,8 @@
 
 struct relay_input {
     struct ctl *ctl; /* first: see ctl_input; set by relay_parse */
-    const char *name, *time;
-    bool wants_name, takes_time;
+    const char *name, *more;
+    bool wants_name, takes_more;
     size_t index; /* of the relay in the settings */
 };
 

@@ -20,8 +20,8 @@ static error_t parse_arguments(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_ARG:
         if (input->wants_name && !input->name)
             input->name = arg;
-        else if (input->takes_time && !input->time)
-            input->time = arg;
+        else if (input->takes_more && !input->more)
+            input->more = arg;
         else
             argp_error(state, "too many arguments");
         return 0;
@@ -88,19 +88,60 @@ static void set_step(struct relay_ask *ask)
                                    (struct td_arg[]){TD_ARG_STR(set->verb), TD_ARG_STR(set->ms)}, 2, on_set, set));
 }
 
+/* ---- one campaign on one relay ---- */
+
+struct let {
+    struct relay_ask ask; /* first */
+    const char *name, *campaign;
+};
+
+static void on_let(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    struct let *let = user;
+
+    if (!relay_answered(&let->ask, err))
+        return;
+    if (td_reply_int(reply) == 0)
+        ctl_say("campaign %s has not left relay %s", let->campaign, let->name);
+    else
+        ctl_note(let->ask.ctl, "campaign %s may use relay %s again, until it is judged at its next size", let->campaign, let->name);
+    relay_ask_end(&let->ask, td_reply_int(reply) == 0 ? CTL_FAILED : CTL_OK);
+}
+
+static void let_step(struct relay_ask *ask)
+{
+    struct let *let = (struct let *)ask;
+    char key[96], field[64];
+
+    snprintf(key, sizeof(key), "td:{c:%s}:totals", let->campaign);
+    snprintf(field, sizeof(field), "tripped:%s", let->name);
+    relay_asked(ask, td_redis_command(ask->redis, (struct td_arg[]){TD_ARG_STR("HDEL"), TD_ARG_STR(key), TD_ARG_STR(field)}, 3,
+                                      on_let, let));
+}
+
+static int let_back(struct ctl *ctl, const struct relay_input *input)
+{
+    struct let let = {.ask = {.ctl = ctl, .step = let_step}, .name = input->name, .campaign = input->more};
+
+    return ctl_campaign_id(input->more) ? relay_ask_run(&let.ask) : CTL_USAGE;
+}
+
 static int run_set(struct ctl *ctl, int argc, char **argv, const char *verb, const char *args, const char *doc)
 {
-    struct relay_input input = {.wants_name = true, .takes_time = strcmp(verb, "pause") == 0};
+    bool pause = strcmp(verb, "pause") == 0;
+    struct relay_input input = {.wants_name = true, .takes_more = strcmp(verb, "drain") != 0};
     struct set set = {.ask = {.ctl = ctl, .step = set_step}, .verb = verb};
     int64_t ms = 0;
     int code = relay_parse(ctl, argc, argv, args, doc, &input);
 
-    if (code == CTL_OK && input.takes_time && !text_duration_ms(input.time ? input.time : "10m", &ms)) {
+    if (code == CTL_OK && pause && !text_duration_ms(input.more ? input.more : "10m", &ms)) {
         ctl_say("a time is such as 90s, 10m or 2h");
         code = CTL_USAGE;
     }
     if (code != CTL_OK)
         return code;
+    if (!pause && input.more)
+        return let_back(ctl, &input);
     set.name = input.name;
     snprintf(set.ms, sizeof(set.ms), "%" PRId64, ms);
     return relay_ask_run(&set.ask);
@@ -119,5 +160,7 @@ int ctl_relay_drain(struct ctl *ctl, int argc, char **argv)
 
 int ctl_relay_enable(struct ctl *ctl, int argc, char **argv)
 {
-    return run_set(ctl, argc, argv, "enable", "NAME", "Use a relay again, carefully at first.");
+    return run_set(ctl, argc, argv, "enable", "NAME [CAMPAIGN]",
+                   "Use a relay again, carefully at first. With CAMPAIGN: let this campaign use it again that has left it because it "
+                   "bounced too much there.");
 }

@@ -15,9 +15,11 @@ static void on_reply(void *user, const struct td_reply *reply, const struct td_e
         return;
     }
     for (size_t i = 0; i + 1 < td_reply_count(reply); i += 2) {
+        const char *name = td_reply_str(td_reply_at(reply, i), NULL);
         long long value = td_reply_int(td_reply_at(reply, i + 1));
 
-        totals_field(&totals, td_reply_str(td_reply_at(reply, i), NULL), value > 0 ? (uint64_t)value : 0);
+        totals_field(&totals, name, value > 0 ? (uint64_t)value : 0);
+        totals_text(&totals, name, td_reply_str(td_reply_at(reply, i + 1), NULL));
     }
     get->fn(get->user, &totals, NULL);
 }

@@ -132,6 +132,33 @@ static void progress_shows_rates_and_end(void **unused)
     td_buf_release(&out);
 }
 
+static void a_campaign_that_left_its_relays_says_why(void **unused)
+{
+    struct totals totals = {0};
+    struct progress progress = {0};
+    struct td_buf out = TD_BUF_INIT(4096);
+
+    (void)unused;
+    totals_field(&totals, "submitted", 1000);
+    totals_field(&totals, "tripped:ses-eu", 0);
+    totals_text(&totals, "tripped:ses-eu", "100 of 1000 \"bounced\"\n");
+    totals_text(&totals, "accepted:ses-eu", "1000");
+    assert_int_equal(totals_why(&totals, &out), TD_OK);
+    assert_string_equal(td_buf_str(&out), "left ses-eu: 100 of 1000 ?bounced??\n");
+    td_buf_clear(&out);
+    assert_int_equal(totals_json(&totals, "c1", &out), TD_OK);
+    assert_non_null(strstr(td_buf_str(&out), ",\"left\":{\"ses-eu\":\"100 of 1000 ?bounced??\"},\"held\":false}"));
+    totals_text(&totals, "held", "bounces");
+    td_buf_clear(&out);
+    assert_int_equal(totals_why(&totals, &out), TD_OK);
+    assert_non_null(strstr(td_buf_str(&out), "\nHELD: it has left every relay of its route."));
+    progress_add(&progress, &totals, 1000);
+    td_buf_clear(&out);
+    assert_int_equal(progress_line(&progress, 0, &out), TD_OK);
+    assert_non_null(strstr(td_buf_str(&out), ", HELD"));
+    td_buf_release(&out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -141,6 +168,7 @@ int main(void)
         cmocka_unit_test(numbers_do_not_wrap),
         cmocka_unit_test(a_hash_becomes_a_valid_campaign_id),
         cmocka_unit_test(progress_shows_rates_and_end),
+        cmocka_unit_test(a_campaign_that_left_its_relays_says_why),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
