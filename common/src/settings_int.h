@@ -77,8 +77,6 @@ void td_duration_text(int64_t ms, char text[32]); /* "30s" */
 void td_size_text(int64_t bytes, char text[32]);  /* "10MiB" */
 /** Copy for an error text: at most 40 bytes, printable ASCII, the rest as '?'. */
 const char *td_clip(const char *value, char out[48]);
-/** The nearest of names by edit distance, NULL when none is near. */
-const char *td_nearest(const char *name, const char *const *names, size_t count);
 
 int td_strings_add(struct td_strings *list, const char *item);
 void td_strings_release(struct td_strings *list);

@@ -2,13 +2,13 @@
  * backslashes of defaults is ever removed, so a compiled template costs about its own size. */
 #include "template_compile.h"
 
-#include <limits.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "tandem/err.h"
+#include "tandem/nearest.h"
 #include "tandem/utf8.h"
 
 enum { NAME_BUCKETS = 1024 }; /* power of two: field names are found by hash, since 10,000 tags may all differ */
@@ -182,59 +182,19 @@ static bool is_known(const struct parse *p, const char *name, size_t len)
     return false;
 }
 
-/* Levenshtein distance, names of at most TEMPLATE_FIELD_MAX bytes; longer ones are not near. */
-static unsigned distance(const char *a, size_t a_len, const char *b, size_t b_len)
-{
-    unsigned row[TEMPLATE_FIELD_MAX + 1];
-
-    if (a_len > TEMPLATE_FIELD_MAX || b_len > TEMPLATE_FIELD_MAX)
-        return UINT_MAX;
-    for (size_t j = 0; j <= b_len; j++)
-        row[j] = (unsigned)j;
-    for (size_t i = 1; i <= a_len; i++) {
-        unsigned diagonal = row[0];
-
-        row[0] = (unsigned)i;
-        for (size_t j = 1; j <= b_len; j++) {
-            unsigned above = row[j], best = diagonal + (a[i - 1] != b[j - 1]);
-
-            if (above + 1 < best)
-                best = above + 1;
-            if (row[j - 1] + 1 < best)
-                best = row[j - 1] + 1;
-            diagonal = above;
-            row[j] = best;
-        }
-    }
-    return row[b_len];
-}
-
-static const char *nearest(const struct parse *p, const char *name, size_t len)
-{
-    unsigned best = (unsigned)(len / 2) + 1; /* farther than that is no help */
-    const char *found = NULL;
-
-    for (size_t i = 0; i < p->known_count + RESERVED_COUNT - 1; i++) {
-        const char *other = i < p->known_count ? p->known[i] : reserved_names[i - p->known_count + 1];
-        unsigned d = distance(name, len, other, strlen(other));
-
-        if (d < best) {
-            best = d;
-            found = other;
-        }
-    }
-    return found;
-}
-
 static int fail_unknown(const struct parse *p, size_t at, const char *name, size_t len)
 {
-    const char *near = nearest(p, name, len);
-    char what[2 * TEMPLATE_FIELD_MAX + 64];
+    char what[2 * TEMPLATE_FIELD_MAX + 64], text[TEMPLATE_FIELD_MAX + 1];
+    const char *near;
 
+    snprintf(text, sizeof(text), "%.*s", (int)len, name);
+    near = td_nearest(text, p->known, p->known_count);
+    if (!near)
+        near = td_nearest(text, reserved_names + 1, RESERVED_COUNT - 1);
     if (near)
-        snprintf(what, sizeof(what), "there is no field \"%.*s\"; did you mean \"%s\"?", (int)len, name, near);
+        snprintf(what, sizeof(what), "there is no field \"%s\"; did you mean \"%s\"?", text, near);
     else
-        snprintf(what, sizeof(what), "there is no field \"%.*s\".", (int)len, name);
+        snprintf(what, sizeof(what), "there is no field \"%s\".", text);
     return fail(p, TD_EINVAL, "template.unknown_field", at, what);
 }
 

@@ -6,6 +6,7 @@
 
 #include "../hostport.h"
 #include "../settings_int.h"
+#include "tandem/nearest.h"
 
 static bool only(const char *value, const char *allowed, size_t max)
 {

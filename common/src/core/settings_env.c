@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "../settings_int.h"
+#include "tandem/nearest.h"
 
 #define PREFIX "TANDEM_"
 #define RELAYS PREFIX "RELAYS_"

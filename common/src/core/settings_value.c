@@ -10,8 +10,6 @@
 #include "../settings_int.h"
 #include "tandem/utf8.h"
 
-enum { NEAREST_MAX = 64 }; /* bytes of a name that edit distance looks at */
-
 static int say(char why[TD_WHY_MAX], const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 static int say(char why[TD_WHY_MAX], const char *fmt, ...)
@@ -460,44 +458,4 @@ int td_opt_show(const struct td_opt *opt, const void *base, struct td_buf *out)
         return show_strings(opt, strings_field(opt, at), out);
     }
     return TD_EBUG;
-}
-
-/* Levenshtein with one row. Long names are cut: a typing error far behind is not worth the time. */
-static size_t distance(const char *a, const char *b)
-{
-    size_t row[NEAREST_MAX + 1], len_a = strnlen(a, NEAREST_MAX), len_b = strnlen(b, NEAREST_MAX);
-
-    for (size_t j = 0; j <= len_b; j++)
-        row[j] = j;
-    for (size_t i = 1; i <= len_a; i++) {
-        size_t corner = row[0];
-
-        row[0] = i;
-        for (size_t j = 1; j <= len_b; j++) {
-            size_t change = corner + (a[i - 1] != b[j - 1]);
-            size_t step = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
-
-            corner = row[j];
-            row[j] = change < step ? change : step;
-        }
-    }
-    return row[len_b];
-}
-
-const char *td_nearest(const char *name, const char *const *names, size_t count)
-{
-    size_t len = strnlen(name, NEAREST_MAX), best = len < 5    ? 1
-                                                    : len < 10 ? 2
-                                                               : 3; /* past this a guess confuses */
-    const char *found = NULL;
-
-    for (size_t i = 0; i < count; i++) {
-        size_t d = distance(name, names[i]);
-
-        if (d < best || (d == best && !found)) {
-            best = d;
-            found = names[i];
-        }
-    }
-    return found;
 }

@@ -10,6 +10,7 @@
 #include "tandem/yaml.h"
 
 #include "../settings_int.h"
+#include "tandem/nearest.h"
 
 enum { SECTION_MAX = 24, SECTIONS_MAX = 16, PATH_MAX_LEN = 96 };
 
