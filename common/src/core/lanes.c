@@ -1,8 +1,11 @@
 #include "tandem/lanes.h"
 
 #include <stdbool.h>
+#include <string.h>
 
-/* FNV-1a, then the finalizer of splitmix64: FNV alone barely mixes a last byte that differs. */
+#include "../hash.h"
+
+/* The finalizer of splitmix64: FNV alone barely mixes a last byte that differs. */
 static uint64_t lane_score(uint64_t campaign_hash, uint32_t lane)
 {
     uint64_t z = campaign_hash ^ (lane + 1) * UINT64_C(0x9e3779b97f4a7c15);
@@ -31,15 +34,13 @@ static uint32_t lanes_wanted(uint32_t expected_recipients, uint32_t n)
 
 uint32_t td_lanes_pick(const char *campaign_id, uint32_t expected_recipients, uint32_t n, uint32_t *out)
 {
-    uint64_t hash = UINT64_C(0xcbf29ce484222325), score[TD_LANES_MAX];
+    uint64_t hash = td_fnv1a(campaign_id, strlen(campaign_id)), score[TD_LANES_MAX];
     bool picked[TD_LANES_MAX] = {false};
     uint32_t k, count = 0;
 
     if (n > TD_LANES_MAX)
         n = TD_LANES_MAX;
     k = lanes_wanted(expected_recipients, n);
-    for (const unsigned char *c = (const unsigned char *)campaign_id; *c; c++)
-        hash = (hash ^ *c) * UINT64_C(0x100000001b3);
     for (uint32_t lane = 0; lane < n; lane++)
         score[lane] = lane_score(hash, lane);
     for (uint32_t i = 0; i < k; i++) {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../hash.h"
 #include "tandem/err.h"
 
 struct entry {
@@ -18,18 +19,6 @@ struct td_map {
     struct entry *entries;
     size_t cap, count; /* cap is a power of two */
 };
-
-/* FNV-1a with a final mix: keys are our own ids and hashes, and the map is bounded by what was admitted. */
-static uint64_t hash_bytes(const void *key, size_t len)
-{
-    const unsigned char *p = key;
-    uint64_t h = 14695981039346656037u;
-
-    for (size_t i = 0; i < len; i++)
-        h = (h ^ p[i]) * 1099511628211u;
-    h ^= h >> 32;
-    return h * 0x9e3779b97f4a7c15u;
-}
 
 struct td_map *td_map_new(void)
 {
@@ -78,7 +67,7 @@ static size_t slot_of(const struct td_map *map, const void *key, size_t key_len,
 
 void *td_map_get(const struct td_map *map, const void *key, size_t key_len)
 {
-    return map->entries[slot_of(map, key, key_len, hash_bytes(key, key_len))].value;
+    return map->entries[slot_of(map, key, key_len, td_hash_key(key, key_len))].value;
 }
 
 static int grow(struct td_map *map)
@@ -100,7 +89,7 @@ static int grow(struct td_map *map)
 
 int td_map_set(struct td_map *map, const void *key, size_t key_len, void *value)
 {
-    uint64_t hash = hash_bytes(key, key_len);
+    uint64_t hash = td_hash_key(key, key_len);
     struct entry *e;
     char *copy;
 
@@ -122,7 +111,7 @@ int td_map_set(struct td_map *map, const void *key, size_t key_len, void *value)
 
 void *td_map_remove(struct td_map *map, const void *key, size_t key_len)
 {
-    size_t hole = slot_of(map, key, key_len, hash_bytes(key, key_len)), i = hole;
+    size_t hole = slot_of(map, key, key_len, td_hash_key(key, key_len)), i = hole;
     void *value = map->entries[hole].value;
 
     if (!value)

@@ -1,9 +1,11 @@
 /* Keys of a table: open addressing over pointers to items that hold their key, so that a million keys cost about
- * 80 MB, and a list of cached values by last use. Only items whose value is cached pay for the list. */
+ * 80 MB (with td_map, half as much again: a key of its own each), and a list of cached values by last use. Only items whose value is cached pay for the list. */
 #include "kafka_int.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+#include "../hash.h"
 
 struct kafka_cached {
     struct kafka_cached *newer, *older;
@@ -30,16 +32,9 @@ void td_table_value_unref(struct td_table_value *value)
         free(value);
 }
 
-/* FNV-1a with a final mix. Keys are campaign ids, our own hashes and names of parts. */
-static uint32_t hash_bytes(const void *key, size_t len)
+static uint32_t hash_of(const void *key, size_t len)
 {
-    const unsigned char *p = key;
-    uint64_t h = 14695981039346656037u;
-
-    for (size_t i = 0; i < len; i++)
-        h = (h ^ p[i]) * 1099511628211u;
-    h ^= h >> 32;
-    return (uint32_t)((h * 0x9e3779b97f4a7c15u) >> 32);
+    return (uint32_t)(td_hash_key(key, len) >> 32);
 }
 
 struct kafka_index *kafka_index_new(size_t cache_bytes)
@@ -164,13 +159,13 @@ static bool grow(struct kafka_index *index)
 
 struct kafka_item *kafka_index_find(const struct kafka_index *index, const void *key, size_t key_len)
 {
-    return index->slots[slot_of(index, key, key_len, hash_bytes(key, key_len))];
+    return index->slots[slot_of(index, key, key_len, hash_of(key, key_len))];
 }
 
 struct kafka_item *kafka_index_put(struct kafka_index *index, const void *key, size_t key_len, uint16_t partition,
                                    int64_t offset)
 {
-    uint32_t hash = hash_bytes(key, key_len);
+    uint32_t hash = hash_of(key, key_len);
     struct kafka_item *item;
     size_t at;
 
@@ -198,7 +193,7 @@ struct kafka_item *kafka_index_put(struct kafka_index *index, const void *key, s
 
 void kafka_index_remove(struct kafka_index *index, const void *key, size_t key_len)
 {
-    size_t mask = index->cap - 1, hole = slot_of(index, key, key_len, hash_bytes(key, key_len)), i = hole;
+    size_t mask = index->cap - 1, hole = slot_of(index, key, key_len, hash_of(key, key_len)), i = hole;
     struct kafka_item *item = index->slots[hole];
 
     if (!item)
