@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "list_headers.h"
+#include "grow.h"
 #include "tandem/addr.h"
 #include "tandem/header.h"
 #include "tandem/mimeenc.h"
@@ -46,31 +47,19 @@ static void put(struct compose *c, const char *text)
         done(c, td_buf_adds(c->blob, text));
 }
 
-static bool reserve(void **array, size_t *cap, size_t count, size_t size)
-{
-    size_t want = *cap ? *cap * 2 : 16;
-    void *more;
-
-    if (count < *cap)
-        return true;
-    more = realloc(*array, want * size);
-    if (!more)
-        return false;
-    *array = more;
-    *cap = want;
-    return true;
-}
-
 static void add_piece(struct compose *c, struct mime_piece piece)
 {
     struct mime_program *p = c->program;
+    struct mime_piece *pieces;
 
     if (c->rc < 0)
         return;
-    if (!reserve((void **)&p->pieces, &p->piece_cap, p->piece_count, sizeof(*p->pieces))) {
+    pieces = grow(p->pieces, &p->piece_cap, p->piece_count, sizeof(*pieces));
+    if (!pieces) {
         fail(c, TD_ENOMEM, "out of memory");
         return;
     }
+    p->pieces = pieces;
     p->pieces[p->piece_count++] = piece;
 }
 
@@ -114,10 +103,13 @@ static void add_slots(struct compose *c, const struct template *tpl)
     struct mime_program *p = c->program;
 
     for (size_t i = 0; tpl && i < template_field_count(tpl); i++) {
-        if (!reserve((void **)&p->slots, &p->slot_cap, p->slot_count, sizeof(*p->slots))) {
+        struct mime_slot *slots = grow(p->slots, &p->slot_cap, p->slot_count, sizeof(*slots));
+
+        if (!slots) {
             fail(c, TD_ENOMEM, "out of memory");
             return;
         }
+        p->slots = slots;
         p->slots[p->slot_count++] = (struct mime_slot){template_field(tpl, i), template_field_reserved(tpl, i)};
     }
 }

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "grow.h"
+
 int recipe_init(struct recipe *recipe)
 {
     *recipe = (struct recipe){.own = TD_BUF_INIT(RECIPE_OWN_MAX), .scratch = TD_BUF_INIT(RECIPE_OWN_MAX)};
@@ -31,15 +33,11 @@ void recipe_start(struct recipe *recipe, const char *blob, size_t blob_len)
 
 static int add_segment(struct recipe *recipe, struct recipe_segment segment)
 {
-    if (recipe->count == recipe->cap) {
-        size_t cap = recipe->cap ? recipe->cap * 2 : 64;
-        struct recipe_segment *more = realloc(recipe->segments, cap * sizeof(*more));
+    struct recipe_segment *segments = grow(recipe->segments, &recipe->cap, recipe->count, sizeof(*segments));
 
-        if (!more)
-            return TD_ENOMEM;
-        recipe->segments = more;
-        recipe->cap = cap;
-    }
+    if (!segments)
+        return TD_ENOMEM;
+    recipe->segments = segments;
     recipe->segments[recipe->count++] = segment;
     return TD_OK;
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "grow.h"
 #include "tandem/err.h"
 #include "tandem/nearest.h"
 #include "tandem/utf8.h"
@@ -120,30 +121,17 @@ static int check_text(const struct parse *p)
     return TD_OK;
 }
 
-/* Room for one more element of an array that doubles. */
-static bool grow(void **array, size_t *cap, size_t count, size_t size)
-{
-    size_t want = *cap ? *cap * 2 : 16;
-    void *more;
-
-    if (count < *cap)
-        return true;
-    more = realloc(*array, want * size);
-    if (!more)
-        return false;
-    *array = more;
-    *cap = want;
-    return true;
-}
-
 static int add_segment(struct parse *p, struct template_segment segment)
 {
     struct template *tpl = p->tpl;
+    struct template_segment *segments;
 
     if (segment.kind == TEMPLATE_LITERAL && segment.len == 0)
         return TD_OK;
-    if (!grow((void **)&tpl->segments, &tpl->segment_cap, tpl->segment_count, sizeof(*tpl->segments)))
+    segments = grow(tpl->segments, &tpl->segment_cap, tpl->segment_count, sizeof(*segments));
+    if (!segments)
         return fail_memory(p);
+    tpl->segments = segments;
     tpl->segments[tpl->segment_count++] = segment;
     return TD_OK;
 }
@@ -213,8 +201,10 @@ static int use_field(struct parse *p, const char *name, size_t len, bool has_def
             return TD_OK;
         }
     }
-    if (!grow((void **)&tpl->fields, &tpl->field_cap, tpl->field_count, sizeof(*tpl->fields)))
+    field = grow(tpl->fields, &tpl->field_cap, tpl->field_count, sizeof(*field));
+    if (!field)
         return fail_memory(p);
+    tpl->fields = field;
     field = &tpl->fields[tpl->field_count++];
     memcpy(field->name, name, len);
     field->name[len] = '\0';
