@@ -30,9 +30,6 @@ int td_log_line_json(struct td_buf *out, const struct td_log_head *head, const c
 /** "12:00:00.123 INFO  event key=value\n"; controls as '?', so that nothing reaches the terminal's parser. */
 int td_log_line_plain(struct td_buf *out, const struct td_log_head *head, const char *text, bool coloured);
 
-/** len bytes as the inside of a JSON string. */
-int td_json_escape(struct td_buf *out, const char *text, size_t len);
-
 /** "debug" and so on; back: -1 when unknown. */
 const char *td_level_name(enum td_level level);
 int td_level_parse(const char *name);

@@ -48,17 +48,8 @@ static error_t parse_audit(int key, char *arg, struct argp_state *state)
             argp_error(state, "at most %d ledgers", LEDGERS_MAX);
         input->ledger[input->ledger_count++] = arg;
         return 0;
-    case ARGP_KEY_ARG:
-        if (input->id)
-            argp_error(state, "one campaign at a time");
-        input->id = arg;
-        return 0;
-    case ARGP_KEY_END:
-        if (!input->id)
-            argp_error(state, "which campaign?");
-        return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return ctl_one_campaign(key, arg, state, &input->id);
     }
 }
 

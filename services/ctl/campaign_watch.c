@@ -183,22 +183,10 @@ static error_t parse_look(int key, char *arg, struct argp_state *state)
 {
     struct look_input *input = state->input;
 
-    switch (key) {
-    case ARGP_KEY_INIT:
-        ctl_input_init(state);
-        return 0;
-    case ARGP_KEY_ARG:
-        if (input->id)
-            argp_error(state, "one campaign at a time");
-        input->id = arg;
-        return 0;
-    case ARGP_KEY_END:
-        if (!input->id)
-            argp_error(state, "which campaign?");
-        return 0;
-    default:
-        return ARGP_ERR_UNKNOWN;
-    }
+    if (key != ARGP_KEY_INIT)
+        return ctl_one_campaign(key, arg, state, &input->id);
+    ctl_input_init(state);
+    return 0;
 }
 
 static int run(struct ctl *ctl, int argc, char **argv, bool once, const char *doc)

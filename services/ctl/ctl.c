@@ -3,8 +3,10 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "tandem/id.h"
+#include "tandem/json.h"
 #include "tandem/log.h"
 #include "text.h"
 
@@ -141,6 +143,23 @@ void ctl_run(struct ctl *ctl)
     uv_run(&ctl->loop, UV_RUN_DEFAULT);
 }
 
+error_t ctl_one_campaign(int key, char *arg, struct argp_state *state, const char **id)
+{
+    switch (key) {
+    case ARGP_KEY_ARG:
+        if (*id)
+            argp_error(state, "one campaign at a time");
+        *id = arg;
+        return 0;
+    case ARGP_KEY_END:
+        if (!*id)
+            argp_error(state, "which campaign?");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
 bool ctl_campaign_id(const char *text)
 {
     if (td_campaign_id_valid(text))
@@ -151,15 +170,5 @@ bool ctl_campaign_id(const char *text)
 
 int ctl_json_string(struct td_buf *out, const char *text)
 {
-    int rc = td_buf_addc(out, '"');
-
-    for (; rc == TD_OK && *text; text++) {
-        if (*text == '"' || *text == '\\')
-            rc = td_buf_printf(out, "\\%c", *text);
-        else if ((unsigned char)*text < 0x20)
-            rc = td_buf_printf(out, "\\u%04x", (unsigned)*text);
-        else
-            rc = td_buf_addc(out, *text);
-    }
-    return rc < 0 ? rc : td_buf_addc(out, '"');
+    return td_json_string(out, text, strlen(text));
 }

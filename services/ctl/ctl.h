@@ -57,6 +57,8 @@ void ctl_note(const struct ctl *ctl, const char *fmt, ...) __attribute__((format
 int ctl_error(const struct td_err *err);
 /** Run the loop until something calls uv_stop. */
 void ctl_run(struct ctl *ctl);
+/** For parsers of commands with one argument, a campaign: takes it and asks for it. @return as an argp parser */
+error_t ctl_one_campaign(int key, char *arg, struct argp_state *state, const char **id);
 /** @return false, said on stderr, when it is none */
 bool ctl_campaign_id(const char *text);
 /** Write a C string as a JSON string. */

@@ -11,6 +11,7 @@
 
 #include "tandem/id.h"
 #include "tandem/mimeenc.h"
+#include "tandem/pb.h"
 
 struct context {
     struct td_arena *arena;
@@ -186,34 +187,6 @@ static int read_value(struct context *ctx, const ProtobufCFieldDescriptor *field
     return TD_EBUG;
 }
 
-static size_t value_size(ProtobufCType type)
-{
-    switch (type) {
-    case PROTOBUF_C_TYPE_INT32:
-    case PROTOBUF_C_TYPE_SINT32:
-    case PROTOBUF_C_TYPE_SFIXED32:
-    case PROTOBUF_C_TYPE_UINT32:
-    case PROTOBUF_C_TYPE_FIXED32:
-    case PROTOBUF_C_TYPE_FLOAT:
-    case PROTOBUF_C_TYPE_ENUM:
-        return 4;
-    case PROTOBUF_C_TYPE_BOOL:
-        return sizeof(protobuf_c_boolean);
-    case PROTOBUF_C_TYPE_BYTES:
-        return sizeof(ProtobufCBinaryData);
-    case PROTOBUF_C_TYPE_INT64:
-    case PROTOBUF_C_TYPE_SINT64:
-    case PROTOBUF_C_TYPE_SFIXED64:
-    case PROTOBUF_C_TYPE_UINT64:
-    case PROTOBUF_C_TYPE_FIXED64:
-    case PROTOBUF_C_TYPE_DOUBLE:
-    case PROTOBUF_C_TYPE_STRING:
-    case PROTOBUF_C_TYPE_MESSAGE:
-        break;
-    }
-    return 8;
-}
-
 /* An object given for a repeated field is a map: repeated entries of key (1) and value (2). */
 static int read_map(struct context *ctx, const ProtobufCFieldDescriptor *field, json_t *object,
                     ProtobufCMessage **items)
@@ -250,7 +223,7 @@ static int read_repeated(struct context *ctx, const ProtobufCFieldDescriptor *fi
                          ProtobufCMessage *msg)
 {
     bool map = json_is_object(value) && field->type == PROTOBUF_C_TYPE_MESSAGE;
-    size_t count = map ? json_object_size(value) : json_array_size(value), size = value_size(field->type);
+    size_t count = map ? json_object_size(value) : json_array_size(value), size = td_pb_value_size(field->type);
     char *items;
     int rc = TD_OK;
 

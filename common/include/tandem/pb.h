@@ -35,6 +35,9 @@ void *td_pb_write(const ProtobufCMessage *msg, size_t *ret_len);
  */
 char *td_pb_to_json(const ProtobufCMessage *msg);
 
+/** Bytes that one value of a repeated field takes in the array where protobuf-c keeps it. */
+size_t td_pb_value_size(ProtobufCType type);
+
 /** Find one of Tandem's message types by its short name, such as "Submission" or "OutboundMessage"; NULL if none. */
 const ProtobufCMessageDescriptor *td_pb_type(const char *short_name);
 

@@ -4,7 +4,7 @@
 #include <time.h>
 
 #include "tandem/err.h"
-#include "tandem/utf8.h"
+#include "tandem/json.h"
 
 enum { KEY_MAX = 64, NUMBER_DIGITS = 15 /* a double holds them all */ };
 
@@ -29,37 +29,6 @@ int td_level_parse(const char *name)
         if (strcmp(name, td_level_name((enum td_level)level)) == 0)
             return level;
     return -1;
-}
-
-int td_json_escape(struct td_buf *out, const char *text, size_t len)
-{
-    const unsigned char *c = (const unsigned char *)text;
-    uint32_t character;
-    int rc = TD_OK;
-
-    for (size_t i = 0; i < len && rc == TD_OK;) {
-        size_t n = td_utf8_next(text + i, len - i, &character);
-
-        if (n == 0)
-            rc = td_buf_adds(out, "\xef\xbf\xbd");
-        else if (c[i] == '"' || c[i] == '\\')
-            rc = td_buf_printf(out, "\\%c", c[i]);
-        else if (c[i] < ' ' || c[i] == 0x7f)
-            rc = td_buf_printf(out, "\\u%04x", c[i]);
-        else
-            rc = td_buf_add(out, c + i, n);
-        i += n ? n : 1;
-    }
-    return rc;
-}
-
-static int add_string(struct td_buf *out, const char *text, size_t len)
-{
-    int rc = td_buf_addc(out, '"');
-
-    if (rc == TD_OK)
-        rc = td_json_escape(out, text, len);
-    return rc == TD_OK ? td_buf_addc(out, '"') : rc;
 }
 
 static size_t digits(const char *text, size_t len)
@@ -174,7 +143,7 @@ static int add_pair(struct td_buf *out, const struct pair *pair)
         return rc;
     if (!pair->quoted && is_number(pair->value, pair->value_len))
         return td_buf_add(out, pair->value, pair->value_len);
-    return add_string(out, pair->value, pair->value_len);
+    return td_json_string(out, pair->value, pair->value_len);
 }
 
 /* The words without a key, in one string. */
@@ -208,7 +177,7 @@ static int add_named(struct td_buf *out, const char *key, const char *value)
 {
     int rc = td_buf_printf(out, ",\"%s\":", key);
 
-    return rc == TD_OK ? add_string(out, value, strlen(value)) : rc;
+    return rc == TD_OK ? td_json_string(out, value, strlen(value)) : rc;
 }
 
 int td_log_line_json(struct td_buf *out, const struct td_log_head *head, const char *text)

@@ -10,32 +10,11 @@
 
 #include "tandem/buf.h"
 #include "tandem/id.h"
+#include "tandem/json.h"
 #include "tandem/mimeenc.h"
 #include "tandem/pb.h"
-#include "tandem/utf8.h"
 
 static int json_message(struct td_buf *out, const ProtobufCMessage *msg);
-
-static int json_string(struct td_buf *out, const char *text)
-{
-    size_t len = strlen(text), step;
-    int rc = td_buf_addc(out, '"');
-
-    for (size_t i = 0; i < len && rc == TD_OK; i += step) {
-        step = td_utf8_next(text + i, len - i, NULL);
-        if (step == 0) { /* only a message that was not read by td_pb_read can hold it */
-            rc = td_buf_adds(out, "\\ufffd");
-            step = 1;
-        } else if (text[i] == '"' || text[i] == '\\') {
-            rc = td_buf_printf(out, "\\%c", text[i]);
-        } else if ((unsigned char)text[i] < ' ' || text[i] == 0x7f) {
-            rc = td_buf_printf(out, "\\u%04x", (unsigned)text[i]);
-        } else {
-            rc = td_buf_add(out, text + i, step);
-        }
-    }
-    return rc < 0 ? rc : td_buf_addc(out, '"');
-}
 
 /* 16 and 32 bytes are hashes: people compare them with what tandemctl and the logs print, in hex. */
 static int json_bytes(struct td_buf *out, const ProtobufCBinaryData *bytes)
@@ -101,7 +80,7 @@ static int json_value(struct td_buf *out, const ProtobufCFieldDescriptor *field,
         return json_enum(out, field->descriptor, *(const int32_t *)at);
     case PROTOBUF_C_TYPE_STRING:
         text = *(char *const *)at;
-        return json_string(out, text ? text : "");
+        return text ? td_json_string(out, text, strlen(text)) : td_buf_adds(out, "\"\"");
     case PROTOBUF_C_TYPE_BYTES:
         return json_bytes(out, at);
     case PROTOBUF_C_TYPE_MESSAGE:
@@ -110,7 +89,7 @@ static int json_value(struct td_buf *out, const ProtobufCFieldDescriptor *field,
     return TD_EBUG;
 }
 
-static size_t value_size(ProtobufCType type)
+size_t td_pb_value_size(ProtobufCType type)
 {
     switch (type) {
     case PROTOBUF_C_TYPE_INT32:
@@ -176,7 +155,7 @@ static int json_repeated(struct td_buf *out, const ProtobufCMessage *msg, const 
 {
     size_t count = *(const size_t *)(const void *)((const char *)msg + field->quantifier_offset);
     const char *items = *(const char *const *)(const void *)((const char *)msg + field->offset);
-    size_t size = value_size(field->type);
+    size_t size = td_pb_value_size(field->type);
     bool map = is_map(field);
     int rc = td_buf_addc(out, map ? '{' : '[');
 

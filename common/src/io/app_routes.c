@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "../app_int.h"
-#include "../log_line.h"
+#include "tandem/json.h"
 
 /* Not the open descriptors: PR_SET_DUMPABLE 0 makes /proc/self/fd root's. */
 static void read_process(struct td_app_run *run)
@@ -63,9 +63,9 @@ static void on_readyz(void *user, const struct td_http_request *req, struct td_h
     else
         ready = !run->service->ready || run->service->ready(run->state, why, sizeof(why));
     res->status = ready ? 200 : 503;
-    td_buf_printf(&res->body, "{\"ready\":%s,\"why\":\"", ready ? "true" : "false");
-    td_json_escape(&res->body, why, strlen(why));
-    td_buf_adds(&res->body, "\"}\n");
+    td_buf_printf(&res->body, "{\"ready\":%s,\"why\":", ready ? "true" : "false");
+    td_json_string(&res->body, why, strlen(why));
+    td_buf_adds(&res->body, "}\n");
 }
 
 static void on_version(void *user, const struct td_http_request *req, struct td_http_response *res)
