@@ -2,7 +2,7 @@
  *
  * Nothing tells it apart from a slow relay but that everybody waits. So the relay is called silent when at least three
  * connections (or all, where fewer are allowed) wait for it and not one octet came for five times the longest final reply
- * of late, at least a second. One slow mail, or few mails at all, never make it silent: they have their own timeouts.
+ * of late, at least 1.3 s. One slow mail, or few mails at all, never make it silent: they have their own timeouts.
  *
  * Then all that provably was not taken goes elsewhere at once: handshakes, and mails whose final dot is not out. Where
  * the dot is out the reply is waited for as before (final_timeout), but such a connection no longer counts: when the
@@ -15,7 +15,7 @@ enum {
     WAITING_MIN = 3,
     TIMES_LONGEST = 5,
     UNKNOWN_US = 5 * 1000 * 1000, /* before the first final reply */
-    LEAST_US = 1000 * 1000,
+    LEAST_US = 1300 * 1000, /* the script asks for a second in which nobody was served, reports of which come 250 ms late */
     FADE = 600 /* ticks until an old longest reply has lost most of its say */
 };
 
