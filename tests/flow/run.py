@@ -87,6 +87,8 @@ def done_count(stack, campaign):
 
 def wait_done(stack, campaign, count, seconds=240):
     wait_for(f"the end of {campaign}", seconds, lambda: done_count(stack, campaign) >= count, 0.2)
+    # The ledger comes first, the topic a moment after it.
+    wait_for(f"outcomes of {campaign}", 10, lambda: sum(map(bool, truth(stack, campaign).results.values())) >= count, 0.2)
 
 
 def wait_part(stack, campaign, part, seconds=120):
