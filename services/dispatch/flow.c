@@ -16,6 +16,7 @@
 enum {
     RESERVE_MIN = 8, RESERVE_MAX = 256, /* mails begun and not yet with a relay: half as many as connections */
     PUMP_BURST = 256,           /* mails started before the loop looks at other things */
+    CLOCKS_MS = 2000,           /* by which clocks may differ */
     RECONNECTS_MAX = 3,         /* "idle too long" on this many connections in a row is something else */
     AVOID_RELAY_MS = 1000,      /* a relay that was busy gets this mail again after that, if no other took it */
     AVOID_MESSAGE_MS = 86400000 /* a relay that refused the message itself */
@@ -133,6 +134,8 @@ void flow_record(struct dispatch *d, struct lane *lane, const struct td_record *
     }
     mail->campaign->express = mail->msg->class_ == TANDEM__MAIL__V1__CAMPAIGN_CLASS__CAMPAIGN_CLASS_EXPRESS;
     take(d, lane, mail);
+    if (lane->owned && lane->fresh_from < 0 && mail->timestamp_ms > lane->owned_at_ms + CLOCKS_MS)
+        lane->fresh_from = mail->offset;
     if (bits_get(&mail->campaign->busy, mail->msg->index)) {
         mail->twin = true;
         flow_delay(d, mail, 0);
@@ -162,13 +165,12 @@ void flow_lane_owned(struct dispatch *d, struct lane *lane)
 
 /* ---- the ledger: may it go? ---- */
 
-/* Nobody else can have begun it: the owner before left nothing in doubt, or it was written after we owned the lane (2 s
- * for clocks that differ). */
+/* Nobody else can have begun it: the owner before left nothing in doubt, or it was written after we owned the lane. */
 static bool is_fresh(const struct mail *mail)
 {
     const struct lane *lane = mail->lane;
 
-    return lane && lane->owned && (lane->clean || mail->timestamp_ms > lane->owned_at_ms + 2000);
+    return lane && lane->owned && (lane->clean || mail->timestamp_ms > lane->owned_at_ms + CLOCKS_MS);
 }
 
 static void begin(struct dispatch *d, struct mail *mail)
@@ -215,6 +217,7 @@ static bool begin_without_ledger(struct dispatch *d, struct mail *mail, bool sen
         flow_finished(d, mail);
     } else if (is_fresh(mail)) {
         td_metric_add(d->m.ledger_away, 1);
+        mail->tried = sent;
         go(d, mail);
     } else if (sent) {
         mail->state = MAIL_LEDGER;
@@ -230,6 +233,7 @@ static void begun(struct dispatch *d, struct mail *mail, const struct td_begun *
 {
     enum td_verdict verdict = b->verdict;
 
+    mail->tried = true;
     if (mail->dropped) {
         mail->begun = verdict == TD_GO;
         flow_drop(d, mail);

@@ -39,7 +39,8 @@ struct dispatch {
     struct campaign *begins;     /* campaigns with mails to ask the ledger for */
     bool redis_was_up;
     bool draining, lost;         /* lanes are being given back */
-    uint64_t drain_until_ms, commit_at_ms;
+    bool giving_back;            /* nothing is left of them but the commit */
+    uint64_t drain_until_ms, give_back_until_ms, commit_at_ms;
 
     struct {
         struct td_metric *in_memory, *outcome[8], *attempts, *retries, *unconfirmed_attempts, *ledger_away, *repeats,

@@ -8,7 +8,7 @@
 #include "tandem/log.h"
 #include "tandem/pb.h"
 
-enum { COMMIT_MS = 200, REDIS_AGAIN_MS = 500 };
+enum { COMMIT_MS = 200, COMMIT_WAIT_MS = 2000, REDIS_AGAIN_MS = 500 };
 
 /* ---- retry topics: one constant delay a topic, so the head of each is due first ---- */
 
@@ -99,7 +99,7 @@ void flow_retry(struct dispatch *d, struct mail *mail, const char *reason)
     }
     flow_blob_back(d, mail);
     mail->state = MAIL_RETRYING;
-    if (!mail->begun || mail->in_doubt) { /* in doubt: whoever goes on with it must meet `tried` */
+    if (!mail->begun || !mail->tried || mail->in_doubt) { /* in doubt: whoever goes on with it must meet `tried` */
         retry_produce(d, mail);
         return;
     }
@@ -126,7 +126,11 @@ static void on_unbegun(void *user, const struct td_reply *reply, const struct td
 /* Only so many mails as README.md says may have begun: those that wait for one relay would come on top without end. */
 void flow_unbegin(struct dispatch *d, struct mail *mail)
 {
-    if (mail->in_doubt || (!td_redis_up(d->redis) && !mail->unbegin)) {
+    if (!mail->tried && !mail->in_doubt) {
+        mail->begun = false;
+        flow_blob_back(d, mail);
+    }
+    if (!mail->begun || mail->in_doubt || (!td_redis_up(d->redis) && !mail->unbegin)) {
         flow_delay(d, mail, td_wall_ms() + LOOK_AGAIN_MS);
         return;
     }
@@ -142,7 +146,7 @@ void flow_drop(struct dispatch *d, struct mail *mail)
     /* A lane that is lost may have a new owner, whose bit it would be that we clear. */
     bool ours = mail->lane && !d->lost && !mail->lane->fenced;
 
-    if (mail->begun && ours && !mail->in_doubt)
+    if (mail->begun && mail->tried && ours && !mail->in_doubt)
         td_ledger_undo(d->redis, mail->campaign->id, &mail->msg->index, 1, NULL, NULL);
     flow_release(d, mail);
     flow_drained_check(d);
@@ -216,9 +220,22 @@ static void orphan(struct lane *lane)
     lane->mails = NULL;
 }
 
+/* No lane has anything left to wait for: commit what is done. */
+static void give_back(struct dispatch *d)
+{
+    d->giving_back = true;
+    d->give_back_until_ms = td_mono_ms() + COMMIT_WAIT_MS;
+    for (struct lane *lane = lane_first(d->lanes); lane; lane = lane->next) {
+        orphan(lane);
+        if (!d->lost && !lane->fenced && td_watermark_next(lane->wm) >= 0)
+            td_kafka_in_commit(d->in, lane->id, td_watermark_next(lane->wm));
+    }
+}
+
 void flow_drained_check(struct dispatch *d)
 {
     size_t left = 0;
+    bool committed;
 
     if (!d->draining || !d->in) /* not at exit, when the consumer is gone */
         return;
@@ -227,15 +244,15 @@ void flow_drained_check(struct dispatch *d)
             left++;
     if (left && td_mono_ms() < d->drain_until_ms)
         return;
-    d->draining = false;
     if (left)
         td_log(TD_WARN, "drain.overdue", "mails=%zu msg=\"a relay has not answered; they may become unconfirmed\"", left);
-    for (struct lane *lane = lane_first(d->lanes); lane; lane = lane->next) {
-        orphan(lane);
-        if (!d->lost && !lane->fenced && td_watermark_next(lane->wm) >= 0)
-            td_kafka_in_commit(d->in, lane->id, td_watermark_next(lane->wm));
-    }
-    lane_set_clear(d->lanes);
+    if (!d->giving_back)
+        give_back(d);
+    committed = !d->lost && td_kafka_in_committed(d->in);
+    if (!committed && !d->lost && td_mono_ms() < d->give_back_until_ms)
+        return; /* the next tick looks again */
+    d->draining = d->giving_back = false;
+    lane_set_clear(d->lanes, committed);
     d->lost = false;
     td_kafka_in_revoke_done(d->in);
 }

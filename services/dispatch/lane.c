@@ -48,7 +48,7 @@ void lane_set_free(struct lane_set *set)
 {
     if (!set)
         return;
-    lane_set_clear(set);
+    lane_set_clear(set, false);
     free(set);
 }
 
@@ -81,7 +81,7 @@ struct lane *lane_add(struct lane_set *set, struct td_lane id)
         return NULL;
     }
     lane->id = id;
-    lane->committed = -1;
+    lane->committed = lane->fresh_from = -1;
     lane->asked_at_ms = td_mono_ms();
     lane_name(lane->name, id);
     lane->next = set->lanes;
@@ -89,14 +89,23 @@ struct lane *lane_add(struct lane_set *set, struct td_lane id)
     return lane;
 }
 
-void lane_set_clear(struct lane_set *set)
+/* Has whatever the next owner will read from it never been begun? Nothing that a relay has, nothing done above the offset
+ * where it begins to read, and all done that an owner before us may have begun. */
+static bool leaves_clean(const struct lane *lane)
+{
+    return !lane->in_doubt && td_watermark_open(lane->wm) == td_watermark_spread(lane->wm) &&
+           (lane->clean || (lane->fresh_from >= 0 && td_watermark_next(lane->wm) >= lane->fresh_from));
+}
+
+void lane_set_clear(struct lane_set *set, bool committed)
 {
     struct lane *next;
 
     for (struct lane *lane = set->lanes; lane; lane = next) {
         next = lane->next;
         if (lane->owned && !lane->fenced)
-            td_lane_release(set->redis, lane->name, set->owner, !lane->in_doubt, NULL, NULL);
+            td_lane_release(set->redis, lane->name, set->owner,
+                            committed && leaves_clean(lane), NULL, NULL);
         td_watermark_free(lane->wm);
         free(lane);
     }

@@ -34,6 +34,7 @@ struct lane {
     int64_t owned_at_ms;   /* wall clock: the owner before cannot have touched what was written later */
     uint64_t fenced_at_ms;
     uint64_t asked_at_ms, ask_again_ms, fresh_at_ms; /* monotonic; fresh_at: when the lease last began to run */
+    int64_t fresh_from;    /* first offset read that nobody before us can have begun; -1: not seen yet */
     int64_t committed;     /* last offset handed to Kafka */
     struct mail *mails;    /* all of it, newest first */
     struct lane *next;
@@ -51,8 +52,9 @@ void lane_set_free(struct lane_set *set);
 struct lane *lane_add(struct lane_set *set, struct td_lane id);
 struct lane *lane_find(const struct lane_set *set, struct td_lane id);
 struct lane *lane_first(const struct lane_set *set); /* walk by ->next */
-/** Give all leases back and forget the lanes; they must have no mails. */
-void lane_set_clear(struct lane_set *set);
+/** Give all leases back and forget the lanes; they must have no mails. committed: the group has taken the offsets of all that
+ * is done. Without that the next owner reads mails again that have ended, and must not trust the lane to be clean. */
+void lane_set_clear(struct lane_set *set, bool committed);
 /** May something new start? Not under a lease that has run out: the process may have slept while another took over. While
  * Redis is away nobody can take a lease, so what is owned stays owned. */
 bool lane_may_start(const struct lane_set *set, const struct lane *lane, uint64_t now_ms);

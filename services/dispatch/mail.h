@@ -52,7 +52,8 @@ struct mail {
     struct campaign *campaign;
     enum mail_state state;
     bool dropped;    /* its lane went away while a call is under way: let go when that returns */
-    bool begun;      /* `tried` is set for it (or would be, were Redis not away) */
+    bool begun;      /* it may be handed over */
+    bool tried;      /* the ledger's bit may be set for it: not so when it begun while Redis was away */
     bool in_doubt;   /* resend: a copy handed over before may have arrived, so `tried` stays and no end but ACCEPTED is certain */
     bool parked;     /* DELAYED until Redis is back, which was not asked about it yet */
     bool unbegin;    /* DELAYED because Redis is away: next `tried` is to be cleared */

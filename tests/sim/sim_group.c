@@ -558,7 +558,7 @@ void td_kafka_in_commit(struct td_kafka_in *in, struct td_lane lane, int64_t nex
 
 bool td_kafka_in_committed(const struct td_kafka_in *in)
 {
-    return settled(in);
+    return settled(in) && !in->rejected;
 }
 
 void td_kafka_in_revoke_done(struct td_kafka_in *in)

@@ -89,7 +89,7 @@ void td_kafka_in_resume(struct td_kafka_in *in, struct td_lane lane);
 void td_kafka_in_hold(struct td_kafka_in *in, bool hold);
 /** next_offset: the first record NOT done. Sent in the background, one at a time per lane, latest wins, never lower. */
 void td_kafka_in_commit(struct td_kafka_in *in, struct td_lane lane, int64_t next_offset);
-/** false while a commit is on its way or waiting to go (again). */
+/** false while a commit is on its way or waiting to go (again), or when the group has refused it: we are out. */
 bool td_kafka_in_committed(const struct td_kafka_in *in);
 void td_kafka_in_revoke_done(struct td_kafka_in *in);
 /**

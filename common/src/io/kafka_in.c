@@ -464,7 +464,7 @@ void td_kafka_in_commit(struct td_kafka_in *in, struct td_lane lane, int64_t nex
 
 bool td_kafka_in_committed(const struct td_kafka_in *in)
 {
-    return kafka_commits_settled(&in->commits);
+    return kafka_commits_settled(&in->commits) && !in->commits.rejected;
 }
 
 uint64_t td_kafka_in_alive_ms(const struct td_kafka_in *in)
