@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../unit/kafka_answers.h"
 #include "tandem/clock.h"
 
 /* ---- topics ---- */
@@ -55,29 +56,11 @@ bool case_topics_apply_twice(struct live *live)
 
 /* ---- committed offsets ---- */
 
-struct answer {
-    bool done;
-    size_t count;
-    int64_t offsets[LANES];
-    enum td_code code;
-};
-
-static void on_committed(void *user, const int64_t *offsets, size_t count, const struct td_err *err)
-{
-    struct answer *answer = user;
-
-    answer->done = true;
-    answer->count = count;
-    answer->code = err ? err->code : TD_OK;
-    for (size_t i = 0; i < count && i < LANES; i++)
-        answer->offsets[i] = offsets[i];
-}
-
-static bool ask(struct live *live, struct td_kafka_out *out, struct answer *answer)
+static bool ask(struct live *live, struct td_kafka_out *out, struct committed *answer)
 {
     struct td_err err;
 
-    *answer = (struct answer){0};
+    *answer = (struct committed){0};
     CHECK(td_kafka_committed(out, "dispatch", TD_T_OUTBOUND, on_committed, answer, &err) == TD_OK, "%s", err.text);
     CHECK(live_until(live, &answer->done), "no answer");
     CHECK(answer->code == TD_OK && answer->count == LANES, "%s, %zu lanes", td_code_name(answer->code),
@@ -89,7 +72,7 @@ static bool watch_commits(struct live *live, struct td_kafka_out *out, struct me
 {
     struct td_lane one = {TD_T_OUTBOUND, 1}, two = {TD_T_OUTBOUND, 2};
     uint64_t deadline = td_mono_ms() + PATIENCE_MS;
-    struct answer answer;
+    struct committed answer;
 
     CHECK(ask(live, out, &answer), "ask");
     for (int i = 0; i < LANES; i++)
@@ -127,26 +110,6 @@ bool case_commits_are_seen_and_never_fall(struct live *live)
 }
 
 /* ---- table ---- */
-
-struct got {
-    bool done, missing;
-    int count;
-    size_t len;
-    char data[32];
-    enum td_code code;
-};
-
-static void on_got(void *user, struct td_table_value *value, const struct td_err *err)
-{
-    struct got *got = user;
-
-    got->count++;
-    got->done = true;
-    got->missing = !value;
-    got->code = err ? err->code : TD_OK;
-    got->len = value ? value->len : 0;
-    snprintf(got->data, sizeof(got->data), "%.*s", value ? (int)value->len : 0, value ? value->data : "");
-}
 
 static void get(struct td_kafka_table *table, const char *key, unsigned timeout_ms, struct got *got)
 {

@@ -2,6 +2,7 @@
  * member, a restart) is shown by tests/kafka. */
 #include "kafka_bench.h"
 
+#include "kafka_answers.h"
 #include "tandem/dead_letter.h"
 
 /* ---- out ---- */
@@ -303,27 +304,9 @@ static void held_and_paused_lanes_are_silent_until_wanted(void **state)
     leave(&m);
 }
 
-struct answer {
-    bool done;
-    size_t count;
-    int64_t offsets[LANES];
-    enum td_code code;
-};
-
-static void on_committed(void *user, const int64_t *offsets, size_t count, const struct td_err *err)
+static void ask(struct bench *b, struct td_kafka_out *out, struct committed *answer)
 {
-    struct answer *answer = user;
-
-    answer->done = true;
-    answer->count = count;
-    answer->code = err ? err->code : TD_OK;
-    for (size_t i = 0; i < count && i < LANES; i++)
-        answer->offsets[i] = offsets[i];
-}
-
-static void ask(struct bench *b, struct td_kafka_out *out, struct answer *answer)
-{
-    *answer = (struct answer){0};
+    *answer = (struct committed){0};
     assert_int_equal(td_kafka_committed(out, "dispatch", TD_T_OUTBOUND, on_committed, answer, NULL), TD_OK);
     turn_until(b, &answer->done);
     assert_int_equal(answer->code, TD_OK);
@@ -334,7 +317,7 @@ static void commits_are_seen_by_others_and_never_fall(void **state)
 {
     struct bench *b = *state;
     struct td_kafka_out *out;
-    struct answer answer;
+    struct committed answer;
     struct member m;
     bool settled = false;
 
@@ -373,7 +356,7 @@ static void a_commit_that_failed_goes_again(void **state)
 {
     struct bench *b = *state;
     struct td_kafka_out *out;
-    struct answer answer;
+    struct committed answer;
     struct member m;
     bool settled = false;
 

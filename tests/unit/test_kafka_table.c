@@ -1,5 +1,6 @@
 /* The index by itself, and the table on the mock cluster. Compaction needs a real broker: tests/kafka. */
 #include "kafka_bench.h"
+#include "kafka_answers.h"
 
 #include "../../common/src/io/kafka_int.h"
 #include "tandem/rng.h"
@@ -118,29 +119,6 @@ static void a_key_over_the_limit_is_refused(void **unused)
 }
 
 /* ---- the table ---- */
-
-struct got {
-    int count;
-    bool done, missing;
-    size_t len;
-    char data[64];
-    enum td_code code;
-};
-
-static void on_got(void *user, struct td_table_value *value, const struct td_err *err)
-{
-    struct got *got = user;
-
-    got->count++;
-    got->done = true;
-    got->missing = !value;
-    got->code = err ? err->code : TD_OK;
-    got->len = value ? value->len : 0;
-    if (value && value->len < sizeof(got->data)) {
-        memcpy(got->data, value->data, value->len);
-        got->data[value->len] = '\0';
-    }
-}
 
 static void put(struct bench *b, struct td_kafka_out *out, const char *key, const char *value)
 {

@@ -1,13 +1,9 @@
 /* The ledger's scripts in a real redis-server that this program starts on its own port and stops. */
-#include "redis_server.h"
+#include "redis_group.h"
 
 #include "tandem/ledger.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
-static struct redis_server server;
-static uv_loop_t loop;
-static struct td_redis *redis;
 
 struct answer {
     bool done;
@@ -362,25 +358,6 @@ static void without_redis_every_call_fails_by_its_callback(void **unused)
     assert_int_equal(checked.code, TD_EIO);
 }
 
-static int group_start(void **unused)
-{
-    struct td_err err;
-
-    (void)unused;
-    redis_server_start(&server, NULL);
-    return uv_loop_init(&loop) || td_redis_new(&loop, server.url, NULL, 2000, &redis, &err) ||
-           !redis_wait_up(&loop, redis, 3000);
-}
-
-static int group_end(void **unused)
-{
-    (void)unused;
-    td_redis_free(redis);
-    uv_run(&loop, UV_RUN_DEFAULT);
-    redis_server_remove(&server);
-    return uv_loop_close(&loop);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -400,5 +377,5 @@ int main(void)
         cmocka_unit_test(without_redis_every_call_fails_by_its_callback),
     };
 
-    return cmocka_run_group_tests(tests, group_start, group_end);
+    return cmocka_run_group_tests(tests, redis_group_start, redis_group_end);
 }
