@@ -351,7 +351,7 @@ static void on_timer(uv_timer_t *timer)
  * Feedback; TD_ENOMEM */
 static int read_report(struct settle *s, const struct td_record *rec, struct report *r, struct td_err *reterr)
 {
-    struct td_arena *arena = td_arena_new(rec->len * 8 + 65536);
+    struct td_arena *arena = td_arena_new(td_pb_budget(rec->len));
     Tandem__Internal__V1__Feedback *msg = NULL;
     struct dsn dsn = {.kind = REPORT_NONE};
     int rc;

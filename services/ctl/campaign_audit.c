@@ -85,7 +85,7 @@ static int read_ledger(struct audit *audit, const char *campaign_id, const char 
 
 static void outcome_read(struct reading *reading, uint32_t index, const struct td_record *rec)
 {
-    struct td_arena *arena = td_arena_new(8 * rec->len + 65536);
+    struct td_arena *arena = td_arena_new(td_pb_budget(rec->len));
     ProtobufCMessage *message;
 
     if (arena &&
@@ -120,7 +120,7 @@ static void on_content(void *user, const struct td_record *rec)
 
     if (rec->key_len != strlen(reading->id) || memcmp(rec->key, reading->id, rec->key_len) != 0 || !rec->value)
         return;
-    arena = td_arena_new(8 * rec->len + 65536);
+    arena = td_arena_new(td_pb_budget(rec->len));
     if (arena && td_pb_read(&tandem__internal__v1__campaign_content__descriptor, rec->value, rec->len, arena,
                             &message, NULL) == TD_OK) {
         const Tandem__Internal__V1__CampaignContent *content =

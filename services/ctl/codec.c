@@ -64,7 +64,7 @@ static int read_all(struct td_buf *in)
 
 static int decode_one(const ProtobufCMessageDescriptor *type, const char *data, size_t len)
 {
-    struct td_arena *arena = td_arena_new(8 * len + 65536);
+    struct td_arena *arena = td_arena_new(td_pb_budget(len));
     ProtobufCMessage *message;
     struct td_err err;
     char *json = NULL;

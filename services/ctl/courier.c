@@ -85,7 +85,7 @@ static void on_record(void *user, const struct td_record *rec)
     if (courier->troubled || rec->key_len != strlen(courier->campaign_id) ||
         memcmp(rec->key, courier->campaign_id, rec->key_len) != 0)
         return;
-    arena = td_arena_new(8 * rec->len + 65536);
+    arena = td_arena_new(td_pb_budget(rec->len));
     if (arena &&
         td_pb_read(&tandem__mail__v1__outcome__descriptor, rec->value, rec->len, arena, &message, NULL) == TD_OK) {
         const Tandem__Mail__V1__Outcome *outcome = (const Tandem__Mail__V1__Outcome *)message;

@@ -39,7 +39,7 @@ static int check(const Tandem__Internal__V1__OutboundMessage *msg, struct td_err
 
 int mail_new(const struct td_record *rec, struct mail **ret, struct td_err *reterr)
 {
-    struct td_arena *arena = td_arena_new(rec->len * 8 + 65536);
+    struct td_arena *arena = td_arena_new(td_pb_budget(rec->len));
     Tandem__Internal__V1__OutboundMessage *msg = NULL;
     struct mail *mail;
     int rc;

@@ -82,7 +82,7 @@ static void on_content(void *user, const void *key, size_t key_len, const void *
     id[key_len] = '\0';
     if (!td_campaign_id_valid(id))
         return;
-    arena = td_arena_new(len * 8 + 65536);
+    arena = td_arena_new(td_pb_budget(len));
     if (arena && td_pb_read(&tandem__internal__v1__campaign_content__descriptor, value, len, arena,
                             (ProtobufCMessage **)&content, NULL) == TD_OK) {
         c = campaign_get(d->campaigns, id);

@@ -228,7 +228,7 @@ static int note_message(struct campaigns *campaigns, bool is_part, const void *v
 {
     const ProtobufCMessageDescriptor *type = is_part ? &tandem__internal__v1__content_part__descriptor
                                                      : &tandem__internal__v1__campaign_content__descriptor;
-    struct td_arena *arena = td_arena_new(8 * len + 65536);
+    struct td_arena *arena = td_arena_new(td_pb_budget(len));
     ProtobufCMessage *message;
     int rc;
 

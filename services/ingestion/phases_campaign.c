@@ -32,7 +32,7 @@ static void fetched(void *user, struct td_table_value *value, const struct td_er
         job_came(job, err || !known ? err : &late);
         return;
     }
-    arena = job->lane ? td_arena_new(8 * value->len + 65536) : NULL;
+    arena = job->lane ? td_arena_new(td_pb_budget(value->len)) : NULL;
     if (!arena || td_pb_read(&tandem__internal__v1__campaign_content__descriptor, value->data, value->len, arena,
                              &message, NULL) < 0) {
         td_arena_free(arena);

@@ -256,7 +256,7 @@ static bool file_is_whole(const struct campaign *c)
 /* Add one record of a file. @return false when it is not the part that was asked for */
 static bool add_part(struct campaign *c, const struct td_table_value *value, bool *ret_last)
 {
-    struct td_arena *arena = td_arena_new(value->len * 8 + 65536);
+    struct td_arena *arena = td_arena_new(td_pb_budget(value->len));
     const Tandem__Internal__V1__ContentPart *part;
     ProtobufCMessage *msg = NULL;
     bool fine = false;
@@ -345,7 +345,7 @@ static void start_files(struct campaign *c)
 static Tandem__Internal__V1__CampaignContent *parse_content(const struct campaign *c, const void *value, size_t len,
                                                             struct td_arena **ret_arena)
 {
-    struct td_arena *arena = td_arena_new(len * 8 + 65536);
+    struct td_arena *arena = td_arena_new(td_pb_budget(len));
     Tandem__Internal__V1__CampaignContent *content;
     ProtobufCMessage *msg = NULL;
 

@@ -241,7 +241,7 @@ static const char *read_chunk(struct chunk *chunk)
 
 static bool open_chunk(struct chunk *chunk)
 {
-    chunk->arena = td_arena_new(chunk->raw_len * 8 + 65536);
+    chunk->arena = td_arena_new(td_pb_budget(chunk->raw_len));
     if (!chunk->arena)
         return false; /* again at the next tick */
     chunk->dead_reason = read_chunk(chunk);

@@ -34,7 +34,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
         const ProtobufCMessageDescriptor *type = td_pb_type(types[i]);
-        struct td_arena *arena = td_arena_new(8 * size + 65536), *small = td_arena_new(size % 997);
+        struct td_arena *arena = td_arena_new(td_pb_budget(size)), *small = td_arena_new(size % 997);
         struct td_err err = {TD_OK, ""};
         ProtobufCMessage *msg = NULL;
         int rc;
@@ -43,7 +43,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         rc = td_pb_read(type, data, size, arena, &msg, &err);
         PROMISE(rc == TD_OK || rc == TD_ESYNTAX || rc == TD_ETOOBIG);
         PROMISE((rc == TD_OK) == (msg != NULL) && (int)err.code == rc);
-        PROMISE(td_arena_used(arena) <= 8 * size + 65536);
+        PROMISE(td_arena_used(arena) <= td_pb_budget(size));
         if (msg)
             check_message(msg);
         rc = td_pb_read(type, data, size, small, &msg, NULL);

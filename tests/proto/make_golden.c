@@ -321,7 +321,7 @@ static int decode(const char *type_name)
     const ProtobufCMessageDescriptor *type = td_pb_type(type_name);
     static uint8_t input[1 << 20];
     size_t len = fread(input, 1, sizeof(input), stdin);
-    struct td_arena *arena = td_arena_new(8 * len + 65536);
+    struct td_arena *arena = td_arena_new(td_pb_budget(len));
     struct td_err err = {TD_OK, "no such type"};
     ProtobufCMessage *msg = NULL;
     char *json = NULL;

@@ -26,7 +26,7 @@ static int read_into(struct td_arena *arena, const void *data, size_t len, Tande
 /* Read and forget: for what only has to be refused. */
 static int try_read(const void *data, size_t len)
 {
-    struct td_arena *arena = td_arena_new(8 * len + 65536);
+    struct td_arena *arena = td_arena_new(td_pb_budget(len));
     Tandem__Mail__V1__Submission *submission;
     int rc = read_into(arena, data, len, &submission, NULL);
 

@@ -11,13 +11,19 @@
 #define TD_PB_MAX_DEPTH 16
 #define TD_PB_MAX_ELEMENTS 100000 /* sub-messages and repeated values of one message */
 
+/** An arena's budget for a message of len bytes on the wire: its structs and pointers are larger than they were there. */
+static inline size_t td_pb_budget(size_t len)
+{
+    return 8 * len + 65536;
+}
+
 /**
  * Read one message. Before anything is allocated the wire bytes are walked by descriptor: depth, element
  * count, and every string must be UTF-8 without NUL (protobuf-c alone would cut it there, which is how an
  * address smuggles past a check), and no singular sub-message may come twice. Unknown fields are dropped.
  * @param data   the bytes; a Confluent frame (leading 0x00, 4-byte schema id, message index) is skipped,
  *               which is unambiguous because no protobuf message begins with 0x00
- * @param arena  holds the message; its budget should be >= 8 * len + 64 KiB
+ * @param arena  holds the message; td_pb_budget(len) is enough
  * @param ret_msg  set on success; lives as long as the arena; never free it
  * @return TD_OK, TD_ESYNTAX (not such a message), TD_ETOOBIG (over a limit or the budget)
  */
