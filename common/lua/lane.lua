@@ -1,7 +1,7 @@
--- One owner a lane.   KEYS: lease, fence, clean   ARGV: acquire | renew | release, owner, ttl ms (release: 1 when clean)
+-- One owner a lane.   KEYS: lease, fence, clean   ARGV: acquire | release, owner, ttl ms (release: 1 when clean)
 -- acquire: {fence > 0, clean} when owned now (again when it was ours already); {-ms to wait} while another owns it.
 --   clean = 1: nobody owned it before, or the owner before let go of it with nothing left in doubt.
--- renew: the fence while still ours, 0 when lost (run out, taken, or Redis lost its data).   release: 1 when it was ours.
+-- release: 1 when it was ours.
 -- The fence rises with every new owner; it is kept 30 days beyond the last use of the lane.
 local KEEP_S = 30 * 86400
 local owner = redis.call('GET', KEYS[1])
@@ -13,7 +13,6 @@ if ARGV[1] == 'release' then
   end
   return mine and 1 or 0
 end
-if not mine and ARGV[1] == 'renew' then return 0 end
 if owner and not mine then return {-math.max(1, redis.call('PTTL', KEYS[1]))} end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 local clean = 0
@@ -23,5 +22,4 @@ if not mine then
 end
 redis.call('EXPIRE', KEYS[2], KEEP_S)
 local fence = tonumber(redis.call('GET', KEYS[2])) or redis.call('INCR', KEYS[2])
-if ARGV[1] == 'renew' then return fence end
 return {fence, clean}

@@ -264,11 +264,9 @@ static void a_lane_has_one_owner_and_a_rising_fence(void **unused)
     assert_int_equal(number_of(td_lane_acquire(redis, "out-1", "a", 60000, on_answer, &shared)), 1);
     wait = -number_of(td_lane_acquire(redis, "out-1", "b", 60000, on_answer, &shared));
     assert_in_range(wait, 50000, 60000);
-    assert_int_equal(number_of(td_lane_renew(redis, "out-1", "b", 60000, on_answer, &shared)), 0);
     assert_int_equal(number_of(td_lane_release(redis, "out-1", "b", true, on_answer, &shared)), 0);
-    assert_int_equal(number_of(td_lane_renew(redis, "out-1", "a", 60000, on_answer, &shared)), 1);
+    assert_int_equal(number_of(td_lane_acquire(redis, "out-1", "a", 60000, on_answer, &shared)), 1);
     assert_int_equal(number_of(td_lane_release(redis, "out-1", "a", true, on_answer, &shared)), 1);
-    assert_int_equal(number_of(td_lane_renew(redis, "out-1", "a", 60000, on_answer, &shared)), 0);
     assert_int_equal(number_of(td_lane_acquire(redis, "out-1", "b", 60000, on_answer, &shared)), 2);
     assert_int_equal(shared.second, 1); /* let go clean */
     assert_int_equal(number_of(td_lane_release(redis, "out-1", "b", false, on_answer, &shared)), 1);
@@ -282,7 +280,6 @@ static void a_lease_that_ran_out_is_lost_to_the_next(void **unused)
     (void)unused;
     assert_int_equal(number_of(td_lane_acquire(redis, "short", "a", 30, on_answer, &shared)), 1);
     loop_for(&loop, 60);
-    assert_int_equal(number_of(td_lane_renew(redis, "short", "a", 30, on_answer, &shared)), 0);
     assert_int_equal(number_of(td_lane_acquire(redis, "short", "b", 60000, on_answer, &shared)), 2);
     assert_int_equal(shared.second, 0); /* it ran out: who knows what the other one did */
     assert_true(number_of(td_lane_acquire(redis, "short", "a", 30, on_answer, &shared)) < 0);

@@ -1,4 +1,4 @@
-/* tandem/clock.h - the only place where td_io reads a clock. Core code gets time as an argument. */
+/* tandem/clock.h - the only place where td_io reads a clock. Core code gets time as an argument. Any thread. */
 #ifndef TD_CLOCK_H
 #define TD_CLOCK_H
 

@@ -18,6 +18,8 @@ int td_header_value_check(const char *value, size_t len, size_t max_bytes, struc
 /** May a campaign set this field itself? X-... (not X-SES-, not X-Tandem-), Organization, Keywords, Comments. */
 bool td_header_name_allowed(const char *name);
 
+/* The three td_header_add_... return as td_buf_add; after a failure out may hold a part of the field. */
+
 /**
  * Append "Name: value CRLF" for unstructured text: as it is when printable ASCII, else as RFC 2047 encoded words
  * (UTF-8, Q or B whichever is shorter, each <= 75 characters, split between characters), folded at 76.

@@ -11,7 +11,7 @@
  * lanes, and a campaign keeps its lanes when k grows.
  * @param expected_recipients  k = 2 up to 1,000; 4 up to 20,000; 8 up to 200,000; above that half of n, but
  *             at least 8; never more than n; 0 = 4
- * @param n    lanes there are, at most TD_LANES_MAX
+ * @param n    lanes there are, 1..TD_LANES_MAX (more count as TD_LANES_MAX)
  * @param out  TD_LANES_MAX entries, ascending
  * @return k
  */

@@ -87,15 +87,13 @@ int td_ledger_bounce(struct td_redis *redis, const char *campaign_id, uint32_t i
 /* Lanes: one owner each, a lease td:{lane:<name>} with a fence that rises with every new owner. name: the topic and
  * partition, such as "mail.outbound-3", 1..200 bytes without braces. owner: unique to this run of this process. */
 /**
- * Reply: an array: the fence (> 0) when it is ours now (or was already); else -milliseconds until it may run out: ask again
+ * Take a lane, or renew the lease on it.
+ * Reply: an array: the fence (> 0) when it is ours now (or was already: the same fence); else -milliseconds until it may run out: ask again
  * then. After a fence: 1 when nobody owned the lane before us, or the last owner let go of it clean; 0 when that one may
  * have left mails of unknown fate, or it was ours already.
  */
 int td_lane_acquire(struct td_redis *redis, const char *name, const char *owner, unsigned ttl_ms, td_redis_cb *cb,
                     void *user);
-/** Reply: the fence while it is still ours; 0 when it is lost, also because Redis lost its data: start nothing, acquire. */
-int td_lane_renew(struct td_redis *redis, const char *name, const char *owner, unsigned ttl_ms, td_redis_cb *cb,
-                  void *user);
 /** clean: nothing of this lane is in doubt. Reply: 1 when it was ours, else 0. */
 int td_lane_release(struct td_redis *redis, const char *name, const char *owner, bool clean, td_redis_cb *cb, void *user);
 

@@ -20,8 +20,7 @@ void td_log(enum td_level level, const char *event, const char *fmt, ...) __attr
 
 /** Set once at start. Names are copied. level: lines below it are dropped. */
 void td_log_setup(const char *service, const char *instance, enum td_level level);
-/** true: JSON even on a terminal; false: by what stderr is. */
+/** on: JSON even on a terminal; 0: by what stderr is. */
 void td_log_force_json(int on);
-enum td_level td_log_level(void);
 
 #endif /* TD_LOG_H */

@@ -11,8 +11,8 @@ struct td_metric; /* one time series; lives as long as its td_metrics */
 
 enum td_metric_type { TD_COUNTER, TD_GAUGE, TD_HISTOGRAM };
 
-struct td_metrics *td_metrics_new(void);
-void td_metrics_free(struct td_metrics *metrics);
+struct td_metrics *td_metrics_new(void); /* NULL when out of memory */
+void td_metrics_free(struct td_metrics *metrics); /* and its series; NULL is fine */
 
 /**
  * Get or make a series. Names: tandem_<service>_<thing>_<unit>[_total]. Labels are bounded sets (relay, outcome),
@@ -27,6 +27,7 @@ void td_metric_set(struct td_metric *metric, double value);    /* gauge */
 void td_metric_observe(struct td_metric *metric, double seconds); /* histogram: 1 ms to 600 s */
 double td_metric_value(const struct td_metric *metric);
 
+/** Append all of it as text. Returns as td_buf_add. */
 int td_metrics_write(const struct td_metrics *metrics, struct td_buf *out);
 
 #endif /* TD_METRICS_H */

@@ -21,6 +21,8 @@ int td_qp_add(struct td_qp *qp, struct td_buf *out, const char *text, size_t len
 /** Flush what is held. The output then stands at qp->column; no CRLF is added. */
 int td_qp_end(struct td_qp *qp, struct td_buf *out);
 
+/* All that append to a td_buf return as td_buf_add; after a failure out may hold a part. */
+
 /** Base64 in lines of 76 characters, each ended by CRLF. */
 int td_base64_lines(struct td_buf *out, const void *data, size_t len);
 /** Base64 without line ends. */

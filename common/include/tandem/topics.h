@@ -31,7 +31,7 @@ struct td_topic {
 
 extern const struct td_topic td_topics[TD_T_COUNT];
 
-/** prefix + name into out (size bytes). */
+/** prefix + name into out (size bytes, cut if need be: topics of Kafka have at most 249). */
 void td_topic_name(char *out, size_t size, const char *prefix, enum td_topic_id id);
 
 #endif /* TD_TOPICS_H */

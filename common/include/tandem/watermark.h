@@ -8,7 +8,10 @@
 
 struct td_watermark; /* opaque */
 
-/** @param span  most records between the oldest unfinished and the newest begun, rounded up to a power of two */
+/**
+ * @param span  most records between the oldest unfinished and the newest begun, rounded up to a power of two
+ * @return NULL when out of memory
+ */
 struct td_watermark *td_watermark_new(size_t span);
 void td_watermark_free(struct td_watermark *wm); /* NULL is fine */
 

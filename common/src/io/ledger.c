@@ -261,12 +261,6 @@ int td_lane_acquire(struct td_redis *redis, const char *name, const char *owner,
     return ttl_ms < 1 ? TD_EINVAL : lane_call(redis, "acquire", name, owner, ttl_ms, cb, user);
 }
 
-int td_lane_renew(struct td_redis *redis, const char *name, const char *owner, unsigned ttl_ms, td_redis_cb *cb,
-                  void *user)
-{
-    return ttl_ms < 1 ? TD_EINVAL : lane_call(redis, "renew", name, owner, ttl_ms, cb, user);
-}
-
 int td_lane_release(struct td_redis *redis, const char *name, const char *owner, bool clean, td_redis_cb *cb,
                     void *user)
 {

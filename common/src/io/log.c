@@ -40,11 +40,6 @@ void td_log_force_json(int on)
     atomic_store(&log_json, on ? 1 : -1);
 }
 
-enum td_level td_log_level(void)
-{
-    return (enum td_level)atomic_load(&log_level);
-}
-
 /* One write a line, so that lines of threads do not mix; the loop is for a signal or a slow pipe. */
 static void write_all(const char *data, size_t len)
 {
