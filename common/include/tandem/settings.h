@@ -58,7 +58,7 @@ struct td_settings {
     int64_t kafka_session_timeout_ms;
     struct td_strings kafka_properties; /* "name=value", handed to librdkafka as they are */
 
-    char *redis_url; /* redis://[user:password@]host:port[/db] or rediss:// where hiredis can */
+    char *redis_url; /* redis://[user:password@]host:port[/db]; rediss:// is TLS */
     char *redis_password;
     int64_t redis_timeout_ms;
 
