@@ -122,7 +122,7 @@ static void judge(struct campaign *campaign, size_t relay, const struct td_reply
     size = campaign_test_size((uint64_t)accepted);
     if (verdict->tripped && !shared) {
         trip(campaign, relay, (uint64_t)hard, (uint64_t)accepted);
-    } else if (!verdict->tripped && size > verdict->tested && campaign->ceiling_per_10000 > 0) {
+    } else if (!verdict->tripped && size > verdict->tested) {
         verdict->tested = size;
         if (td_wilson_lower((uint64_t)hard, (uint64_t)accepted) > campaign->ceiling_per_10000 / 10000.0)
             trip(campaign, relay, (uint64_t)hard, (uint64_t)accepted);
@@ -191,7 +191,7 @@ bool campaigns_fit(struct campaigns *campaigns, size_t relay, const char *campai
         }
     }
     campaign->asked_ms = now;
-    campaign->ceiling_per_10000 = ceiling_per_10000;
+    campaign->ceiling_per_10000 = ceiling_per_10000 ? ceiling_per_10000 : CAMPAIGN_CEILING_PER_10000;
     if (campaign->looked_ms == 0)
         look(campaign, now);
     return !campaign->verdict[relay].tripped;

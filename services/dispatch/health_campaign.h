@@ -11,6 +11,9 @@
 #include "tandem/redis.h"
 #include "tandem/settings.h"
 
+/* Of a campaign that names none (submission.proto: 0). */
+enum { CAMPAIGN_CEILING_PER_10000 = 500 };
+
 struct campaigns;
 
 struct campaigns_ops {
@@ -24,6 +27,7 @@ struct campaigns_ops {
 struct campaigns *campaigns_new(struct td_redis *redis, const struct td_settings *settings, const struct campaigns_ops *ops,
                                 void *user);
 void campaigns_free(struct campaigns *campaigns);
+/** @param ceiling_per_10000  0: the default */
 bool campaigns_fit(struct campaigns *campaigns, size_t relay, const char *campaign_id, uint32_t ceiling_per_10000);
 /** Whether it has relays left that may take it; once this has changed it is told, and kept in the totals' field `held`. */
 void campaigns_hold(struct campaigns *campaigns, const char *campaign_id, bool held);

@@ -1116,11 +1116,11 @@ static void of_a_campaign_that_leaves_one_dispatcher_tells(void **unused)
     dispatcher_open(&b, &settings, redis);
     assert_true(loop_until(&loop, &a.fit, 2000));
     set_totals("leaves", "1000", "100");
-    health_campaign_fit(a.health, 0, "leaves", 500);
-    health_campaign_fit(b.health, 0, "leaves", 500);
+    health_campaign_fit(a.health, 0, "leaves", 0); /* it names no ceiling: the default, 5 % */
+    health_campaign_fit(b.health, 0, "leaves", 0);
     loop_for(&loop, 1300);
-    assert_false(health_campaign_fit(a.health, 0, "leaves", 500));
-    assert_false(health_campaign_fit(b.health, 0, "leaves", 500));
+    assert_false(health_campaign_fit(a.health, 0, "leaves", 0));
+    assert_false(health_campaign_fit(b.health, 0, "leaves", 0));
     assert_int_equal(a.campaigns_left + b.campaigns_left, 1);
     assert_non_null(strstr(a.campaigns_left ? a.evidence : b.evidence, "100 of 1000 bounced hard, surely above 8."));
     health_free(a.health);
