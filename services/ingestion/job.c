@@ -1,8 +1,6 @@
 /* The engine: phases, retries, answers. */
 #include "job.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -5,7 +5,6 @@
  *
  * and of a mail:  TODO -> SENT -> DONE        rendered, on mail.outbound; TODO again when it was not written
  *                 TODO -> ENDING -> DONE      INVALID, EXPIRED, CANCELLED; TODO again when dispatch has it */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
