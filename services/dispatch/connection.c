@@ -2,6 +2,8 @@
  */
 #include "connection.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +13,7 @@
 #define READ_BYTES 8192
 #define WRITE_BUDGET                                                                                              \
     (256 * 1024)          /* then the loop sees to the others, and to what this relay has to say meanwhile */
+#define TLS_RECORD_BYTES 16384
 #define QUIT_WAIT_MS 2000 /* how long a relay may take to say good-bye */
 
 struct connection {
@@ -22,6 +25,7 @@ struct connection {
     struct handshake handshake;
     char error_text[CURL_ERROR_SIZE];
     uv_poll_t poll; /* only once up */
+    curl_socket_t fd;
     bool polls;
     bool wants_write;
     bool was_writing; /* what the loop was told last */
@@ -58,10 +62,8 @@ static void handle_closed(uv_handle_t *handle)
 {
     struct connection *conn = handle->data;
 
-    if (--conn->handles > 0)
-        return;
-    smtp_transaction_free(conn->tx);
-    free(conn);
+    if (--conn->handles == 0)
+        free(conn);
 }
 
 /* Order matters: the loop lets go of the socket before libcurl closes it, or the number could be another's
@@ -77,6 +79,8 @@ void connection_close(struct connection *conn)
     connector_remove(conn->connector, conn->easy);
     curl_easy_cleanup(conn->easy);
     conn->easy = NULL;
+    smtp_transaction_free(conn->tx); /* now: its buffer goes back to the connector, which may be closed before us */
+    conn->tx = NULL;
 }
 
 int connection_open(struct connector *connector, const struct connection_ops *ops, void *user,
@@ -174,7 +178,9 @@ static void on_timer(uv_timer_t *timer)
 
 /* ---- bytes ---- */
 
-/* Until there is no more: TLS may hold records that the socket no longer shows. */
+/* Until there is no more, since TLS may hold records that the socket no longer shows; or until every reply that is due
+ * has come: to ask for more then is a system call for nothing, in lock step one a reply. What comes unasked is seen when
+ * the socket shows it, or with the next reply. */
 static void read_all(struct connection *conn)
 {
     char data[READ_BYTES];
@@ -194,7 +200,15 @@ static void read_all(struct connection *conn)
         }
         connector_heard(conn->connector);
         smtp_transaction_in(conn->tx, data, n, td_mono_us());
+        if (n < sizeof(data) && !smtp_transaction_expects(conn->tx))
+            return;
     }
+}
+
+/* TLS turns one write into a write a record, each of which TCP would send on its own: hold them back until all are there. */
+static void hold_records(const struct connection *conn, int on)
+{
+    setsockopt(conn->fd, IPPROTO_TCP, TCP_CORK, &on, sizeof(on)); /* no harm when it cannot */
 }
 
 static void write_all(struct connection *conn)
@@ -206,7 +220,14 @@ static void write_all(struct connection *conn)
     conn->wants_write = false;
     while ((len = smtp_transaction_out(conn->tx, &data)) > 0) {
         size_t n = 0;
-        CURLcode rc = curl_easy_send(conn->easy, data, len, &n);
+        bool many_records = len > TLS_RECORD_BYTES;
+        CURLcode rc;
+
+        if (many_records)
+            hold_records(conn, 1);
+        rc = curl_easy_send(conn->easy, data, len, &n);
+        if (many_records)
+            hold_records(conn, 0);
 
         if (rc == CURLE_AGAIN || (rc == CURLE_OK && n == 0)) {
             conn->wants_write = true;
@@ -372,10 +393,11 @@ static int prepare(struct connection *conn)
     if (relay->max_message_bytes > 0 &&
         (offer.size_max == 0 || offer.size_max > (uint64_t)relay->max_message_bytes))
         offer.size_max = (uint64_t)relay->max_message_bytes;
-    conn->tx = smtp_transaction_new(&offer);
+    conn->tx = smtp_transaction_new(&offer, connector_buffers(conn->connector));
     if (!conn->tx || curl_easy_getinfo(conn->easy, CURLINFO_ACTIVESOCKET, &fd) != CURLE_OK ||
         fd == CURL_SOCKET_BAD || uv_poll_init_socket(connector_loop(conn->connector), &conn->poll, fd) < 0)
         return TD_EIO;
+    conn->fd = fd;
     conn->poll.data = conn;
     conn->polls = true;
     conn->handles++;

@@ -19,6 +19,7 @@ struct connector {
     uv_timer_t timer; /* libcurl's one timer */
     uint64_t heard_us;
     char *url;
+    struct smtp_buffers *buffers; /* of all its connections */
 };
 
 /* A socket that libcurl watches while it connects (also the resolver's pair). */
@@ -31,6 +32,11 @@ struct watch {
 uv_loop_t *connector_loop(const struct connector *connector)
 {
     return connector->loop;
+}
+
+struct smtp_buffers *connector_buffers(const struct connector *connector)
+{
+    return connector->buffers;
 }
 
 const struct td_relay_settings *connector_relay(const struct connector *connector)
@@ -166,6 +172,7 @@ static void connector_closed(uv_handle_t *handle)
 {
     struct connector *connector = handle->data;
 
+    smtp_buffers_free(connector->buffers);
     free(connector->url);
     free(connector);
 }
@@ -189,8 +196,10 @@ int connector_new(uv_loop_t *loop, const struct td_relay_settings *relay, struct
     connector->relay = relay;
     connector->url = url_new(relay);
     connector->multi = curl_multi_init();
-    if (!connector->url || !connector->multi) {
+    connector->buffers = smtp_buffers_new();
+    if (!connector->url || !connector->multi || !connector->buffers) {
         curl_multi_cleanup(connector->multi);
+        smtp_buffers_free(connector->buffers);
         free(connector->url);
         free(connector);
         return td_fail(reterr, TD_ENOMEM, "relay %s", relay->name);

@@ -13,6 +13,7 @@ CURL *connector_easy(struct connector *connector, struct handshake *handshake, c
 int connector_add(struct connector *connector, CURL *easy, struct connection *conn);
 void connector_remove(struct connector *connector, CURL *easy);
 uv_loop_t *connector_loop(const struct connector *connector);
+struct smtp_buffers *connector_buffers(const struct connector *connector);
 const struct td_relay_settings *connector_relay(const struct connector *connector);
 /** Something came from the relay, on any connection. */
 void connector_heard(struct connector *connector);

@@ -2,13 +2,56 @@
  * with the final dot in the last, and behind it the next mail's envelope. */
 #include <assert.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "smtp_transaction_int.h"
 
+#define BUFFERS_KEPT 16 /* more than this are in use only while sockets are full */
+
+struct smtp_buffers {
+    char *kept[BUFFERS_KEPT];
+    size_t count;
+};
+
+struct smtp_buffers *smtp_buffers_new(void)
+{
+    return calloc(1, sizeof(struct smtp_buffers));
+}
+
+void smtp_buffers_free(struct smtp_buffers *buffers)
+{
+    if (!buffers)
+        return;
+    while (buffers->count > 0)
+        free(buffers->kept[--buffers->count]);
+    free(buffers);
+}
+
+static bool out_get(struct smtp_transaction *tx)
+{
+    struct smtp_buffers *buffers = tx->buffers;
+
+    if (!tx->out)
+        tx->out = buffers->count > 0 ? buffers->kept[--buffers->count] : malloc(OUT_BYTES);
+    return tx->out != NULL;
+}
+
+void smtp_out_drop(struct smtp_transaction *tx)
+{
+    struct smtp_buffers *buffers = tx->buffers;
+
+    tx->out_off = tx->out_len = 0;
+    if (tx->out && buffers->count < BUFFERS_KEPT)
+        buffers->kept[buffers->count++] = tx->out;
+    else
+        free(tx->out);
+    tx->out = NULL;
+}
+
 static void compose(struct smtp_transaction *tx, const char *bytes, size_t len)
 {
-    assert(len <= sizeof(tx->out) - tx->out_len);
+    assert(len <= OUT_BYTES - tx->out_len);
     memcpy(tx->out + tx->out_len, bytes, len);
     tx->out_len += len;
     tx->composed += len;
@@ -74,7 +117,7 @@ static void content_ends(struct smtp_transaction *tx)
 static bool compose_content(struct smtp_transaction *tx)
 {
     struct in_flight *mail = tx->body;
-    size_t most = smtp_chunked(tx) ? sizeof(tx->out) : CHUNK_BYTES;
+    size_t most = smtp_chunked(tx) ? OUT_BYTES : CHUNK_BYTES;
     size_t n;
 
     if (tx->out_len < most) {
@@ -131,7 +174,7 @@ static void compose_bdat(struct smtp_transaction *tx, struct in_flight *mail)
 
 static size_t out_left(const struct smtp_transaction *tx)
 {
-    return sizeof(tx->out) - tx->out_len;
+    return OUT_BYTES - tx->out_len;
 }
 
 /* MAIL, RCPT and BDAT of one mail, in one go or as far as it may. What is refused while its content is still to be
@@ -209,9 +252,11 @@ size_t smtp_transaction_out(struct smtp_transaction *tx, const char **ret_data)
 {
     if (tx->out_off == tx->out_len && tx->end == SMTP_OPEN && !tx->closing) {
         tx->out_off = tx->out_len = 0;
-        while (compose_next(tx))
+        while (out_get(tx) && compose_next(tx))
             ;
+        if (tx->out_len == 0)
+            smtp_out_drop(tx);
     }
-    *ret_data = tx->out + tx->out_off;
+    *ret_data = tx->out ? tx->out + tx->out_off : NULL;
     return tx->out_len - tx->out_off;
 }

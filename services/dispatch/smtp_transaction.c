@@ -82,13 +82,14 @@ static size_t slots_of(const struct smtp_offer *offer)
     return offer->window < 1 ? 1 : offer->window > SMTP_WINDOW_MAX ? SMTP_WINDOW_MAX : offer->window;
 }
 
-struct smtp_transaction *smtp_transaction_new(const struct smtp_offer *offer)
+struct smtp_transaction *smtp_transaction_new(const struct smtp_offer *offer, struct smtp_buffers *buffers)
 {
     struct smtp_transaction *tx = calloc(1, sizeof(*tx));
 
     if (!tx)
         return NULL;
     tx->offer = *offer;
+    tx->buffers = buffers;
     tx->slots = slots_of(offer);
     tx->ask_max = tx->slots * ASKS_PER_MAIL + ASKS_MORE;
     tx->flight = calloc(tx->slots, sizeof(*tx->flight));
@@ -106,6 +107,7 @@ void smtp_transaction_free(struct smtp_transaction *tx)
 {
     if (!tx)
         return;
+    smtp_out_drop(tx);
     free(tx->flight);
     free(tx->results);
     free(tx->asks);
@@ -210,7 +212,7 @@ static void end_all(struct smtp_transaction *tx, enum smtp_end why)
     }
     tx->body = NULL;
     tx->ask_count = 0;
-    tx->out_off = tx->out_len = 0; /* nothing more goes out: above all no dot behind half a mail */
+    smtp_out_drop(tx); /* nothing more goes out: above all no dot behind half a mail */
 }
 
 void smtp_transaction_fail(struct smtp_transaction *tx, enum smtp_end why)
@@ -428,7 +430,7 @@ static void reply_closing(struct smtp_transaction *tx, struct in_flight *mail, e
     if (mail && mail->state == MS_REFUSED && !more_to_read(tx, mail))
         smtp_mail_step(mail, ME_SETTLE);
     tx->closing = true;
-    tx->out_off = tx->out_len = 0;
+    smtp_out_drop(tx);
 }
 
 /* A reply before its command was out. Only a refusal in the middle of the content makes sense: the dot is not out, so
@@ -525,6 +527,11 @@ enum smtp_end smtp_transaction_end(const struct smtp_transaction *tx)
     return tx->end;
 }
 
+bool smtp_transaction_expects(const struct smtp_transaction *tx)
+{
+    return tx->ask_count > 0 && tx->sent >= tx->asks[tx->ask_first].at;
+}
+
 enum smtp_wait smtp_transaction_wait(const struct smtp_transaction *tx)
 {
     if (tx->end != SMTP_OPEN)
@@ -532,7 +539,7 @@ enum smtp_wait smtp_transaction_wait(const struct smtp_transaction *tx)
     if (tx->closing)
         return SMTP_WAIT_COMMAND;
     /* With BDAT a relay may work on one mail while our socket is full of the next: what waits is the reply. */
-    if ((tx->body || tx->out_off < tx->out_len) && (tx->ask_count == 0 || tx->sent < tx->asks[tx->ask_first].at))
+    if ((tx->body || tx->out_off < tx->out_len) && !smtp_transaction_expects(tx))
         return SMTP_WAIT_DATA;
     if (tx->ask_count == 0)
         return SMTP_WAIT_NOTHING;

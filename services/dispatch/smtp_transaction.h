@@ -52,10 +52,19 @@ enum smtp_end {
 /* Which of the three waits of RFC 5321 s.4.5.3.2 is under way. */
 enum smtp_wait { SMTP_WAIT_NOTHING, SMTP_WAIT_COMMAND, SMTP_WAIT_DATA, SMTP_WAIT_FINAL };
 
-struct smtp_transaction; /* about 70 KB, and 0.8 KB a mail of the window: it holds the send buffer */
+struct smtp_transaction; /* about 5 KB, and 0.8 KB a mail of the window; while it writes, 66 KB more */
 
-/** @return NULL when out of memory; free with smtp_transaction_free */
-struct smtp_transaction *smtp_transaction_new(const struct smtp_offer *offer);
+/* Send buffers that transactions of one thread share: one is in use only from when bytes are composed until they are written,
+ * and most writes are done at once, so a thousand connections need few. */
+struct smtp_buffers;
+/** @return NULL when out of memory; free with smtp_buffers_free */
+struct smtp_buffers *smtp_buffers_new(void);
+/** After all its transactions. NULL is fine. */
+void smtp_buffers_free(struct smtp_buffers *buffers);
+
+/** @param buffers  borrowed for its life
+ * @return NULL when out of memory; free with smtp_transaction_free */
+struct smtp_transaction *smtp_transaction_new(const struct smtp_offer *offer, struct smtp_buffers *buffers);
 void smtp_transaction_free(struct smtp_transaction *tx); /* NULL is fine */
 
 /** Mails that can be in flight here. */
@@ -76,7 +85,7 @@ void smtp_transaction_noop(struct smtp_transaction *tx);
 void smtp_transaction_quit(struct smtp_transaction *tx);
 
 /** Bytes to write now. They stay where they are until smtp_transaction_wrote took them (a TLS write that would block
- * must be repeated with the same bytes). @return their number, 0: nothing */
+ * must be repeated with the same bytes). @return their number, 0: nothing (or no memory for a buffer: the wait runs out) */
 size_t smtp_transaction_out(struct smtp_transaction *tx, const char **ret_data);
 /** n of those bytes were handed to the socket. */
 void smtp_transaction_wrote(struct smtp_transaction *tx, size_t n, uint64_t now_us);
@@ -96,6 +105,8 @@ bool smtp_transaction_busy(const struct smtp_transaction *tx);
 /** Nothing in flight, nothing to write, no reply to come. */
 bool smtp_transaction_idle(const struct smtp_transaction *tx);
 enum smtp_end smtp_transaction_end(const struct smtp_transaction *tx);
+/** Is a reply due to what was handed to the socket? */
+bool smtp_transaction_expects(const struct smtp_transaction *tx);
 enum smtp_wait smtp_transaction_wait(const struct smtp_transaction *tx);
 /** Rises with every whole reply and every write: a wait starts anew then (never with a part of a reply, which a relay
  * could drip for ever). */

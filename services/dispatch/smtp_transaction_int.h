@@ -8,6 +8,7 @@
 #define CHUNK_BYTES (64 * 1024) /* content composed at once: four TLS records */
 #define COMMANDS_BYTES 2048     /* room behind the content for the dot and the next envelope (< ENVELOPE_BYTES) */
 #define ENVELOPE_BYTES 768      /* RSET, MAIL, RCPT and BDAT of one mail are shorter */
+#define OUT_BYTES (CHUNK_BYTES + COMMANDS_BYTES)
 #define PATH_MAX_OCTETS 254     /* RFC 5321 s.4.5.3.1.3, without <> */
 #define ASKS_PER_MAIL 4         /* RSET, MAIL, RCPT, and DATA, final dot or BDAT */
 #define ASKS_MORE 4             /* NOOP, QUIT, the final dot of the mail before */
@@ -65,9 +66,13 @@ struct smtp_transaction {
     uint64_t composed; /* stream position behind everything composed */
     uint64_t sent;     /* and behind what was handed to the socket */
     struct smtp_reply_reader reader;
+    struct smtp_buffers *buffers;
     size_t out_off, out_len;
-    char out[CHUNK_BYTES + COMMANDS_BYTES];
+    char *out; /* OUT_BYTES from buffers; NULL when there is nothing to write */
 };
+
+/** smtp_compose.c: nothing of it is to be written any more. */
+void smtp_out_drop(struct smtp_transaction *tx);
 
 /** Alone writes mail->state. */
 void smtp_mail_step(struct in_flight *mail, enum mail_event event);

@@ -21,7 +21,7 @@ static uint64_t count_ends(const char *out, size_t len, int chunking)
     size_t n = strlen(end);
     uint64_t count = 0;
 
-    for (const char *at; (at = memmem(out, len, end, n)); out = at + n, count++)
+    for (const char *at; len > 0 && (at = memmem(out, len, end, n)); out = at + n, count++)
         len -= (size_t)(at + n - out);
     return count;
 }
@@ -47,12 +47,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const struct smtp_mail mail = {"a@example.com", "b@example.net", &slice, 1, NULL};
     struct smtp_offer offer = {.pipelining = size > 0 && (data[0] & 1), .size = size > 0 && (data[0] & 2),
                                .chunking = size > 0 && (data[0] & 128), .window = 4};
-    struct smtp_transaction *tx = smtp_transaction_new(&offer);
+    struct smtp_buffers *buffers = smtp_buffers_new();
+    struct smtp_transaction *tx = buffers ? smtp_transaction_new(&offer, buffers) : NULL;
     size_t piece = size > 0 ? 1u + (data[0] >> 2 & 31) : 1, begun = 0, ended = 0;
     uint64_t dots = 0;
 
-    if (!tx)
+    if (!tx) {
+        smtp_buffers_free(buffers);
         return 0;
+    }
     for (size_t at = 1; at < size;) {
         size_t n = piece < size - at ? piece : size - at, len;
         struct attempt_result result;
@@ -71,5 +74,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     ended += drain(tx, &dots);
     fail_if(begun != ended);
     smtp_transaction_free(tx);
+    smtp_buffers_free(buffers);
     return 0;
 }

@@ -17,6 +17,8 @@ static const char content[] = "Subject: x\r\n\r\n.a\r\nb\r\n";
 static const char on_wire[] = "Subject: x\r\n\r\n..a\r\nb\r\n.\r\n";
 static const char envelope[] = "MAIL FROM:<from@a.example>\r\nRCPT TO:<to@b.example>\r\nDATA\r\n";
 
+static struct smtp_buffers *buffers;
+
 struct talk {
     struct smtp_transaction *tx;
     struct slice slice;
@@ -28,7 +30,7 @@ static void talk_begin(struct talk *talk, bool pipelining)
 {
     struct smtp_offer offer = {.pipelining = pipelining};
 
-    talk->tx = smtp_transaction_new(&offer);
+    talk->tx = smtp_transaction_new(&offer, buffers);
     talk->slice = (struct slice){content, sizeof(content) - 1};
     talk->mail = (struct smtp_mail){"from@a.example", "to@b.example", &talk->slice, 1, "first"};
     talk->now_us = 1000;
@@ -361,12 +363,12 @@ static void size_is_said_when_offered_and_kept(void **unused)
     (void)unused;
     talk_begin(&talk, false);
     smtp_transaction_free(talk.tx);
-    talk.tx = smtp_transaction_new(&offer);
+    talk.tx = smtp_transaction_new(&offer, buffers);
     start(&talk, "first");
     writes(&talk, "MAIL FROM:<from@a.example> SIZE=21\r\n");
     smtp_transaction_free(talk.tx);
     offer.size_max--;
-    talk.tx = smtp_transaction_new(&offer);
+    talk.tx = smtp_transaction_new(&offer, buffers);
     assert_int_equal(smtp_transaction_start(talk.tx, &talk.mail, 1, &result), 0);
     assert_int_equal(result.kind, ATTEMPT_REPLIED);
     assert_int_equal(result.reply.code, 552);
@@ -415,7 +417,7 @@ static void chunked_begin(struct talk *talk, uint32_t window)
 
     talk_begin(talk, true);
     smtp_transaction_free(talk->tx);
-    talk->tx = smtp_transaction_new(&offer);
+    talk->tx = smtp_transaction_new(&offer, buffers);
     assert_non_null(talk->tx);
 }
 
@@ -967,5 +969,10 @@ int main(void)
         cmocka_unit_test(a_large_mail_comes_in_pieces_that_fit_together),
     };
 
-    return cmocka_run_group_tests_name("smtp_transaction", tests, NULL, NULL);
+    int rc;
+
+    buffers = smtp_buffers_new();
+    rc = cmocka_run_group_tests_name("smtp_transaction", tests, NULL, NULL);
+    smtp_buffers_free(buffers);
+    return rc;
 }
