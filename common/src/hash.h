@@ -16,7 +16,8 @@ static inline uint64_t td_fnv1a(const void *data, size_t len)
     return h;
 }
 
-/* For tables whose keys are our own ids and hashes, as many as were admitted: high bits are good, low bits are too. */
+/* For tables whose keys are our own ids and hashes, as many as were admitted: high bits are good, low bits are
+ * too. */
 static inline uint64_t td_hash_key(const void *key, size_t len)
 {
     uint64_t h = td_fnv1a(key, len);

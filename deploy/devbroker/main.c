@@ -167,17 +167,17 @@ static int run(const struct options *options)
 
 int main(int argc, char **argv)
 {
-    static const struct argp argp = {
-        option_table,
-        parse_option,
-        NULL,
-        "tandem-devbroker: a Kafka in memory on this machine, with Tandem's topics\v"
-        "Prints one line, first the bootstrap address. The port is chosen by the system. Of the settings, kafka.lanes and "
-        "kafka.topic_prefix are looked at. Ends on SIGTERM.\n"
-        "Exit codes: 0 ended, 64 usage, 70 internal, 78 configuration.",
-        NULL,
-        NULL,
-        NULL};
+    static const struct argp argp = {option_table,
+                                     parse_option,
+                                     NULL,
+                                     "tandem-devbroker: a Kafka in memory on this machine, with Tandem's topics\v"
+                                     "Prints one line, first the bootstrap address. The port is chosen by the "
+                                     "system. Of the settings, kafka.lanes and "
+                                     "kafka.topic_prefix are looked at. Ends on SIGTERM.\n"
+                                     "Exit codes: 0 ended, 64 usage, 70 internal, 78 configuration.",
+                                     NULL,
+                                     NULL,
+                                     NULL};
     struct options options = {.brokers = 1};
     int code;
 

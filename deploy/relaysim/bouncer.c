@@ -11,8 +11,8 @@
 #include "dsn.h"
 
 #define QUEUE_BYTES_MAX (256u << 20)
-#define HEAD_MAX 16384         /* header octets quoted in a DSN */
-#define TRIES_MAX 30           /* of one DSN, half a second apart */
+#define HEAD_MAX 16384 /* header octets quoted in a DSN */
+#define TRIES_MAX 30   /* of one DSN, half a second apart */
 #define RETRY_NS (500 * UINT64_C(1000000))
 #define REPLY_NS (60 * UINT64_C(1000000000)) /* longest wait for the LMTP server */
 #define REPLY_LINE_MAX 4096
@@ -186,7 +186,8 @@ static void begin_next(struct bouncer *bouncer)
     }
     bouncer->refusal = 0;
     bouncer->state = MAIL;
-    if (td_buf_printf(&bouncer->out, "MAIL FROM:<>\r\nRCPT TO:<%.*s>\r\nDATA\r\n", (int)job->return_path_len, job->data) < 0)
+    if (td_buf_printf(&bouncer->out, "MAIL FROM:<>\r\nRCPT TO:<%.*s>\r\nDATA\r\n", (int)job->return_path_len,
+                      job->data) < 0)
         again_later(bouncer);
     else
         flush(bouncer);
@@ -211,7 +212,8 @@ static void send_text(struct bouncer *bouncer)
     flush(bouncer);
 }
 
-/* DATA was answered. With a refused recipient a server should say 503 here, but one that says 354 must get its dot. */
+/* DATA was answered. With a refused recipient a server should say 503 here, but one that says 354 must get its
+ * dot. */
 static void data_answered(struct bouncer *bouncer, int code)
 {
     if (code == 354 && !bouncer->refusal) {

@@ -108,7 +108,8 @@ int command_size(struct slice params, uint64_t *ret_bytes)
         while (word < params.len && !is_space(params.data[word]))
             word++;
         if (word > 5 && strncasecmp(params.data, "SIZE=", 5) == 0)
-            return read_number((struct slice){params.data + 5, word - 5}, ret_bytes) == word - 5 ? TD_OK : TD_ESYNTAX;
+            return read_number((struct slice){params.data + 5, word - 5}, ret_bytes) == word - 5 ? TD_OK
+                                                                                                 : TD_ESYNTAX;
         params = trim((struct slice){params.data + word, params.len - word});
     }
     return TD_OK;

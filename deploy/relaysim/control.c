@@ -94,12 +94,14 @@ static struct answer get_status(struct sim *sim, struct slice query)
         (json_int_t)counts->recipients, "bytes", (json_int_t)counts->bytes, "lost", (json_int_t)counts->lost,
         "unoffered_pipelining", (json_int_t)counts->unoffered_pipelining, "last_second",
         (json_int_t)last_second(sim, now_ns), "dsn_sent", (json_int_t)counts->dsn_sent, "dsn_dropped",
-        (json_int_t)counts->dsn_dropped, "dsn_waiting", (json_int_t)(sim->bouncer ? bouncer_waiting(sim->bouncer) : 0));
+        (json_int_t)counts->dsn_dropped, "dsn_waiting",
+        (json_int_t)(sim->bouncer ? bouncer_waiting(sim->bouncer) : 0));
 
     json_object_set_new(json, "refused", refused_counts(counts));
     json_object_set_new(json, "faults", fault_list(&sim->faults, now_ns, sim->taken_ever));
-    json_object_set_new(json, "limits",
-                        json_pack("{s:I,s:I}", "rate", (json_int_t)sim->throttle.rate, "daily", (json_int_t)sim->throttle.daily));
+    json_object_set_new(
+        json, "limits",
+        json_pack("{s:I,s:I}", "rate", (json_int_t)sim->throttle.rate, "daily", (json_int_t)sim->throttle.daily));
     if (window_count)
         json_object_set_new(json, "windows_100ms", windows(sim, window_count, now_ns));
     return (struct answer){200, json};
@@ -141,7 +143,8 @@ static struct answer post_limits(struct sim *sim, json_t *body)
 {
     json_int_t rate = (json_int_t)sim->throttle.rate, daily = (json_int_t)sim->throttle.daily;
 
-    if (json_unpack(body, "{s?I,s?I!}", "rate", &rate, "daily", &daily) < 0 || rate < 0 || rate > THROTTLE_RATE_MAX || daily < 0)
+    if (json_unpack(body, "{s?I,s?I!}", "rate", &rate, "daily", &daily) < 0 || rate < 0 ||
+        rate > THROTTLE_RATE_MAX || daily < 0)
         return failure(400, "{\"rate\": 0..1000000, \"daily\": 0...}, 0 = no limit");
     if (throttle_set(&sim->throttle, (uint64_t)rate, (uint64_t)daily) < 0)
         return failure(503, "out of memory");
@@ -194,7 +197,8 @@ static struct answer route(struct sim *sim, const struct http_request *request)
         return delete_fault(sim, request->path);
     if (post && is(request->path, "/reset-counts"))
         return post_reset(sim);
-    return failure(404, "GET /status, GET /fault, POST /fault, DELETE /fault[/id], POST /limits, POST /reset-counts");
+    return failure(404,
+                   "GET /status, GET /fault, POST /fault, DELETE /fault[/id], POST /limits, POST /reset-counts");
 }
 
 /* ---- the connection ---- */

@@ -77,7 +77,8 @@ static int add_recipients(const struct dsn *dsn, struct td_buf *out)
                            "Status: %s\r\n"
                            "Remote-MTA: dns; mx.%s\r\n"
                            "Diagnostic-Code: smtp; %d %s %s\r\n",
-                           at, dsn->status, dsn->reporting_mta, reasons[reason].code, dsn->status, reasons[reason].text);
+                           at, dsn->status, dsn->reporting_mta, reasons[reason].code, dsn->status,
+                           reasons[reason].text);
     return rc;
 }
 

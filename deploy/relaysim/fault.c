@@ -5,9 +5,9 @@
 #define BIT(point) (UINT32_C(1) << (point))
 
 static const char *const point_names[] = {
-    [FAULT_AT_CONNECT] = "connect", [FAULT_AT_BANNER] = "banner", [FAULT_AT_EHLO] = "ehlo",
-    [FAULT_AT_STARTTLS] = "starttls", [FAULT_AT_AUTH] = "auth", [FAULT_AT_MAIL] = "mail",
-    [FAULT_AT_RCPT] = "rcpt", [FAULT_AT_DATA] = "data", [FAULT_AT_BODY] = "body",
+    [FAULT_AT_CONNECT] = "connect",   [FAULT_AT_BANNER] = "banner", [FAULT_AT_EHLO] = "ehlo",
+    [FAULT_AT_STARTTLS] = "starttls", [FAULT_AT_AUTH] = "auth",     [FAULT_AT_MAIL] = "mail",
+    [FAULT_AT_RCPT] = "rcpt",         [FAULT_AT_DATA] = "data",     [FAULT_AT_BODY] = "body",
     [FAULT_AT_FINAL] = "final",
 };
 #define POINT_NAMES (sizeof(point_names) / sizeof(point_names[0]))
@@ -16,7 +16,7 @@ static const char *const point_names[] = {
 #define POINTS_ANY (BIT(FAULT_AT_HANDSHAKE) - 1 - BIT(FAULT_AT_CONNECT))
 
 static const char *const act_names[] = {
-    [FAULT_REFUSE] = "refuse", [FAULT_HANG] = "hang", [FAULT_CLOSE] = "close", [FAULT_RESET] = "reset",
+    [FAULT_REFUSE] = "refuse", [FAULT_HANG] = "hang", [FAULT_CLOSE] = "close",     [FAULT_RESET] = "reset",
     [FAULT_REPLY] = "reply",   [FAULT_SLOW] = "slow", [FAULT_GARBAGE] = "garbage", [FAULT_LOSE] = "lose",
 };
 #define ACT_NAMES (sizeof(act_names) / sizeof(act_names[0]))
@@ -73,7 +73,8 @@ static int read_point(struct fault *fault, json_t *value, struct td_err *reterr)
         return TD_OK;
     }
     if (!name || name_index(point_names, POINT_NAMES, name, &point) < 0)
-        return td_fail(reterr, TD_EINVAL, "at: connect, banner, ehlo, starttls, auth, mail, rcpt, data, body, final or any");
+        return td_fail(reterr, TD_EINVAL,
+                       "at: connect, banner, ehlo, starttls, auth, mail, rcpt, data, body, final or any");
     fault->points = BIT(point);
     return TD_OK;
 }
@@ -178,7 +179,8 @@ static int check(struct fault *fault, struct td_err *reterr)
     if (fault->counted && fault->left == 0)
         return td_fail(reterr, TD_EINVAL, "count: at least 1");
     if (fault->act == FAULT_REFUSE && (!only_connect || fault->counted || fault->share < 1.0))
-        return td_fail(reterr, TD_EINVAL, "refuse goes with connect, and not with count or share: nobody is seen to come");
+        return td_fail(reterr, TD_EINVAL,
+                       "refuse goes with connect, and not with count or share: nobody is seen to come");
     if (fault->act == FAULT_LOSE && !only_final)
         return td_fail(reterr, TD_EINVAL, "lose goes with final");
     if (fault->act == FAULT_REPLY && only_connect)
@@ -213,7 +215,9 @@ int fault_add(struct faults *faults, json_t *object, uint64_t now_ns, uint64_t t
     if (!json_is_object(object))
         return td_fail(reterr, TD_EINVAL, "a fault is a JSON object");
     if (has_do != (json_object_get(object, "at") != NULL) ||
-        has_do + (json_object_get(object, "certificate") != NULL) + (json_object_get(object, "starttls") != NULL) != 1)
+        has_do + (json_object_get(object, "certificate") != NULL) +
+                (json_object_get(object, "starttls") != NULL) !=
+            1)
         return td_fail(reterr, TD_EINVAL, "needs at and do, or certificate, or starttls");
     json_object_foreach(object, key, value)
     {

@@ -1,5 +1,5 @@
-/* fault.h - what the relay is told to do wrong: a table of faults, read from JSON, asked at each point of a session.
- * Pure: time is an argument. */
+/* fault.h - what the relay is told to do wrong: a table of faults, read from JSON, asked at each point of a
+ * session. Pure: time is an argument. */
 #ifndef RELAYSIM_FAULT_H
 #define RELAYSIM_FAULT_H
 
@@ -45,8 +45,13 @@ enum fault_act {
     FAULT_INJECT
 };
 
-enum fault_certificate { CERTIFICATE_GOOD = 0, CERTIFICATE_EXPIRED, CERTIFICATE_WRONG_NAME, CERTIFICATE_SELF_SIGNED,
-                         CERTIFICATE_COUNT };
+enum fault_certificate {
+    CERTIFICATE_GOOD = 0,
+    CERTIFICATE_EXPIRED,
+    CERTIFICATE_WRONG_NAME,
+    CERTIFICATE_SELF_SIGNED,
+    CERTIFICATE_COUNT
+};
 
 struct fault {
     uint64_t id;
@@ -57,8 +62,8 @@ struct fault {
     char text[FAULT_TEXT_MAX + 1]; /* "" = a default for the code */
     char enhanced[12];             /* "" = none */
     uint64_t delay_ms;
-    bool taken;     /* at final, with hang, close, reset or garbage: the mail counts as taken all the same */
-    bool counted;   /* ends after `left` more */
+    bool taken;   /* at final, with hang, close, reset or garbage: the mail counts as taken all the same */
+    bool counted; /* ends after `left` more */
     uint64_t left;
     double share, owed;   /* acts whenever owed, grown by share each time, reaches 1: exact, not random */
     uint64_t after_mails; /* asleep until this many mails have been taken since the process began */
@@ -77,7 +82,8 @@ struct faults {
  * Add what one JSON object says (see README.md).
  * @param taken_mails  taken so far, from which "after" counts
  * @param ret_id       number of the new fault
- * @return TD_OK; TD_EINVAL for an unknown key, value or combination, with the reason; TD_ETOOBIG when the table is full
+ * @return TD_OK; TD_EINVAL for an unknown key, value or combination, with the reason; TD_ETOOBIG when the table is
+ * full
  */
 int fault_add(struct faults *faults, json_t *object, uint64_t now_ns, uint64_t taken_mails, uint64_t *ret_id,
               struct td_err *reterr);
@@ -86,7 +92,8 @@ int fault_add(struct faults *faults, json_t *object, uint64_t now_ns, uint64_t t
 size_t fault_lift(struct faults *faults, uint64_t id);
 
 /** The first fault that acts at this point now, counted as one hit; NULL = none. Valid until the table changes. */
-const struct fault *fault_strike(struct faults *faults, enum fault_point at, uint64_t now_ns, uint64_t taken_mails);
+const struct fault *fault_strike(struct faults *faults, enum fault_point at, uint64_t now_ns,
+                                 uint64_t taken_mails);
 
 /** Is there a "refuse" in force? *ret_wake_ns is when that may end by itself; 0 = never. */
 bool fault_refusing(struct faults *faults, uint64_t now_ns, uint64_t taken_mails, uint64_t *ret_wake_ns);

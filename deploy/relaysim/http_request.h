@@ -15,7 +15,8 @@ struct http_request {
 };
 
 /**
- * @return TD_OK: whole; TD_EAGAIN: more octets are needed; TD_ESYNTAX: not HTTP, or chunked; TD_ETOOBIG: over a limit
+ * @return TD_OK: whole; TD_EAGAIN: more octets are needed; TD_ESYNTAX: not HTTP, or chunked; TD_ETOOBIG: over a
+ * limit
  */
 int http_request_read(struct slice bytes, struct http_request *ret);
 

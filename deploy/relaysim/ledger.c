@@ -131,7 +131,8 @@ int ledger_add(struct ledger *ledger, const struct ledger_entry *entry)
 
 int ledger_event(struct ledger *ledger, uint64_t unix_us, const char *text)
 {
-    return ledger->fd < 0 ? TD_OK : td_buf_printf(&ledger->lines, "# %llu %s\n", (unsigned long long)unix_us, text);
+    return ledger->fd < 0 ? TD_OK
+                          : td_buf_printf(&ledger->lines, "# %llu %s\n", (unsigned long long)unix_us, text);
 }
 
 int ledger_flush(struct ledger *ledger, struct td_err *reterr)

@@ -116,7 +116,8 @@ static int store(struct sim *sim, const struct mail *mail)
     size_t done = 0;
     int fd, rc = TD_EIO;
 
-    if (snprintf(path, sizeof(path), "%s/%ld-%08" PRIu64 ".eml", dir, (long)getpid(), number) >= (int)sizeof(path) ||
+    if (snprintf(path, sizeof(path), "%s/%ld-%08" PRIu64 ".eml", dir, (long)getpid(), number) >=
+            (int)sizeof(path) ||
         snprintf(part, sizeof(part), "%s/.%ld-%08" PRIu64, dir, (long)getpid(), number) >= (int)sizeof(part))
         return TD_ETOOBIG;
     fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);

@@ -66,16 +66,16 @@ struct session {
     struct td_buf out;    /* said but not sent */
     size_t out_sent;
     uint16_t peer_port;
-    uint64_t active_ns;   /* last time the peer was heard */
+    uint64_t active_ns; /* last time the peer was heard */
     bool implicit_tls;
-    bool paused;          /* until the timer */
-    bool fault_passed;    /* the "slow" of this point is over */
-    bool delay_passed;    /* so is --delay of this mail */
-    bool eof;             /* the peer will send no more */
-    bool masked;          /* input waits that cannot be used now, so epoll is not asked for it */
-    bool held;            /* input is here that could not be used for want of room in `out` */
-    bool surplus;         /* came when --max-connections were there */
-    bool stripped;        /* STARTTLS was hidden from it */
+    bool paused;       /* until the timer */
+    bool fault_passed; /* the "slow" of this point is over */
+    bool delay_passed; /* so is --delay of this mail */
+    bool eof;          /* the peer will send no more */
+    bool masked;       /* input waits that cannot be used now, so epoll is not asked for it */
+    bool held;         /* input is here that could not be used for want of room in `out` */
+    bool surplus;      /* came when --max-connections were there */
+    bool stripped;     /* STARTTLS was hidden from it */
     bool greeted, authenticated;
     enum auth_step auth_step;
     bool auth_user_right; /* AUTH LOGIN: the name it gave is ours */

@@ -47,14 +47,15 @@ static const char *default_text(int code)
     }
 }
 
-/* Not SMTP, not UTF-8, and without an end of line a client might wait for: then a line that looks like another protocol. */
+/* Not SMTP, not UTF-8, and without an end of line a client might wait for: then a line that looks like another
+ * protocol. */
 static const char garbage[] = "\x16\x03\xff\x80\xfe\0\x07garbage\r\nHTTP/1.1 200 OK\r\n\r\n";
 
 static void fault_reply(struct session *session, const struct fault *fault)
 {
     char line[FAULT_TEXT_MAX + 40];
-    int len = snprintf(line, sizeof(line), "%d %s%s%s\r\n", fault->code, fault->enhanced, *fault->enhanced ? " " : "",
-                       *fault->text ? fault->text : default_text(fault->code));
+    int len = snprintf(line, sizeof(line), "%d %s%s%s\r\n", fault->code, fault->enhanced,
+                       *fault->enhanced ? " " : "", *fault->text ? fault->text : default_text(fault->code));
 
     if (fault->code >= 400)
         session->sim->counts.refused[fault->code - 400]++;
@@ -173,14 +174,16 @@ static void do_ehlo(struct session *session, bool extended)
         smtp_say(session, text, (size_t)len);
         return;
     }
-    session->stripped = fault_strike(&session->sim->faults, FAULT_AT_OFFER, sim->loop.now_ns, sim->taken_ever) != NULL;
+    session->stripped =
+        fault_strike(&session->sim->faults, FAULT_AT_OFFER, sim->loop.now_ns, sim->taken_ever) != NULL;
     if (sim->options.ses)
         len = snprintf(text, sizeof(text), "250-%s\r\n250-8BITMIME\r\n%s%s250 Ok\r\n", name,
                        tls_offered(session) ? "250-STARTTLS\r\n" : "",
                        auth_offered(session) ? "250-AUTH PLAIN LOGIN\r\n" : "");
     else
-        len = snprintf(text, sizeof(text), "250-%s\r\n%s250-SIZE %llu\r\n250-8BITMIME\r\n%s%s%s250 ENHANCEDSTATUSCODES\r\n",
-                       name, pipelining_offered(session) ? "250-PIPELINING\r\n" : "",
+        len = snprintf(text, sizeof(text),
+                       "250-%s\r\n%s250-SIZE %llu\r\n250-8BITMIME\r\n%s%s%s250 ENHANCEDSTATUSCODES\r\n", name,
+                       pipelining_offered(session) ? "250-PIPELINING\r\n" : "",
                        (unsigned long long)sim->options.size, tls_offered(session) ? "250-STARTTLS\r\n" : "",
                        auth_offered(session) ? "250-AUTH PLAIN LOGIN\r\n" : "",
                        sim->options.chunking ? "250-CHUNKING\r\n" : "");
@@ -350,7 +353,8 @@ static void swallow_chunk(struct session *session, enum verb verb, struct slice 
 {
     struct mail *mail = &session->mail;
 
-    if (verb != VERB_BDAT || session->state != SESSION_COMMAND || command_bdat(args, &mail->chunk_left, &mail->chunk_last) < 0)
+    if (verb != VERB_BDAT || session->state != SESSION_COMMAND ||
+        command_bdat(args, &mail->chunk_left, &mail->chunk_last) < 0)
         return;
     mail->chunk_mute = true;
     session->state = SESSION_CHUNK;

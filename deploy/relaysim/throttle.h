@@ -20,8 +20,8 @@ struct throttle {
     uint64_t daily; /* 0 = no quota */
     uint64_t day_begin_ns, day_count;
     uint32_t window[THROTTLE_WINDOWS]; /* mails taken in each, by window number modulo */
-    uint64_t window_number;          /* newest, since time 0 */
-    uint64_t window_first;           /* oldest number that was lived through */
+    uint64_t window_number;            /* newest, since time 0 */
+    uint64_t window_first;             /* oldest number that was lived through */
 };
 
 int throttle_init(struct throttle *throttle, uint64_t rate, uint64_t daily, uint64_t now_ns);
@@ -36,7 +36,8 @@ int throttle_set(struct throttle *throttle, uint64_t rate, uint64_t daily);
 enum throttle_verdict throttle_take(struct throttle *throttle, uint64_t n, uint64_t now_ns);
 
 void throttle_count(struct throttle *throttle, uint64_t now_ns); /* one mail was taken */
-/** Mails in the window `back` windows before the present one (0 = present, unfinished); 0 when never lived through. */
+/** Mails in the window `back` windows before the present one (0 = present, unfinished); 0 when never lived
+ * through. */
 uint32_t throttle_window(struct throttle *throttle, size_t back, uint64_t now_ns);
 void throttle_reset(struct throttle *throttle, uint64_t now_ns); /* counts and quota, not the second of the rate */
 

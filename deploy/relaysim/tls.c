@@ -37,8 +37,10 @@ static int load_good(struct tls *tls, const struct options *options, struct td_e
     tls->ctx[CERTIFICATE_GOOD] = ctx;
     if (SSL_CTX_use_certificate_chain_file(ctx, options->cert_file) != 1)
         return td_fail(reterr, TD_ECONFIG, "no certificate in %s", options->cert_file);
-    if (SSL_CTX_use_PrivateKey_file(ctx, options->key_file, SSL_FILETYPE_PEM) != 1 || SSL_CTX_check_private_key(ctx) != 1)
-        return td_fail(reterr, TD_ECONFIG, "%s does not hold the key of %s", options->key_file, options->cert_file);
+    if (SSL_CTX_use_PrivateKey_file(ctx, options->key_file, SSL_FILETYPE_PEM) != 1 ||
+        SSL_CTX_check_private_key(ctx) != 1)
+        return td_fail(reterr, TD_ECONFIG, "%s does not hold the key of %s", options->key_file,
+                       options->cert_file);
     return TD_OK;
 }
 
@@ -52,7 +54,8 @@ static int load_issuer(struct tls *tls, const struct options *options, struct td
     if (key)
         tls->issuer_key = PEM_read_PrivateKey(key, NULL, NULL, NULL);
     if (!tls->issuer || !tls->issuer_key || X509_check_private_key(tls->issuer, tls->issuer_key) != 1)
-        rc = td_fail(reterr, TD_ECONFIG, "%s and %s are not a CA and its key", options->ca_file, options->ca_key_file);
+        rc = td_fail(reterr, TD_ECONFIG, "%s and %s are not a CA and its key", options->ca_file,
+                     options->ca_key_file);
     if (cert)
         fclose(cert);
     if (key)
@@ -103,7 +106,8 @@ struct certificate_plan {
 };
 
 /* Signed by issuer_key, or by itself when issuer is NULL. The caller owns the result. */
-static X509 *certificate_new(const struct certificate_plan *plan, EVP_PKEY *key, X509 *issuer, EVP_PKEY *issuer_key)
+static X509 *certificate_new(const struct certificate_plan *plan, EVP_PKEY *key, X509 *issuer,
+                             EVP_PKEY *issuer_key)
 {
     X509 *cert = X509_new();
     X509_NAME *subject = cert ? X509_get_subject_name(cert) : NULL;
@@ -114,7 +118,8 @@ static X509 *certificate_new(const struct certificate_plan *plan, EVP_PKEY *key,
     if (!X509_set_version(cert, 2) || !ASN1_INTEGER_set_uint64(X509_get_serialNumber(cert), serial) ||
         !X509_gmtime_adj(X509_getm_notBefore(cert), plan->from_s) ||
         !X509_gmtime_adj(X509_getm_notAfter(cert), plan->to_s) || !X509_set_pubkey(cert, key) ||
-        !X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)plan->common_name, -1, -1, 0) ||
+        !X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)plan->common_name, -1, -1,
+                                    0) ||
         !X509_set_issuer_name(cert, issuer ? X509_get_subject_name(issuer) : subject))
         goto fail;
     if (!add_extension(cert, issuer ? issuer : cert, NID_basic_constraints,

@@ -158,7 +158,8 @@ static void message_send(struct report *r, enum td_topic_id topic, const void *k
     int rc = TD_ENOMEM;
 
     if (packed)
-        rc = td_kafka_out_send(r->owner->out, topic, -1, key, key_len, packed, len, NULL, 0, on_delivered, r, &err);
+        rc =
+            td_kafka_out_send(r->owner->out, topic, -1, key, key_len, packed, len, NULL, 0, on_delivered, r, &err);
     written(r, rc, &err);
     free(packed);
 }

@@ -21,8 +21,8 @@
 
 #define WINDOW 16
 #define BATCH_BYTES 800000
-#define BATCH_ARENA_BYTES (64 << 20) /* 500 rows of the reader's limit of 1 MiB would never fit a record anyway   \
-                                      */
+/* 500 rows of the reader's limit of 1 MiB would never fit a record anyway. */
+#define BATCH_ARENA_BYTES (64 << 20)
 #define LINE_MS 10000
 
 enum phase { CAMPAIGN, PARTS, BATCHES, SEAL, DONE };

@@ -88,8 +88,10 @@ int totals_why(const struct totals *totals, struct td_buf *out)
         if (*totals->relay[i].left)
             rc = td_buf_printf(out, "left %s: %s\n", totals->relay[i].name, totals->relay[i].left);
     if (rc == TD_OK && totals->held && !totals_finished(totals))
-        rc = td_buf_adds(out, "HELD: it has left every relay of its route. Look at its list; then `tandemctl relay enable RELAY "
-                              "CAMPAIGN`, or cancel it\n");
+        rc = td_buf_adds(
+            out,
+            "HELD: it has left every relay of its route. Look at its list; then `tandemctl relay enable RELAY "
+            "CAMPAIGN`, or cancel it\n");
     return rc;
 }
 

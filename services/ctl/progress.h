@@ -35,7 +35,8 @@ uint64_t totals_done(const struct totals *totals);
 bool totals_finished(const struct totals *totals);
 /** Finished and somebody got nothing, other than by being suppressed. */
 bool totals_partly(const struct totals *totals);
-/** Sentences about relays it has left and about being held, each on a line of its own; nothing when there is nothing. */
+/** Sentences about relays it has left and about being held, each on a line of its own; nothing when there is
+ * nothing. */
 int totals_why(const struct totals *totals, struct td_buf *out);
 /** As one JSON object. */
 int totals_json(const struct totals *totals, const char *campaign_id, struct td_buf *out);

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-
 #include "split.h"
 #include "tandem/backoff.h"
 #include "tandem/clock.h"

@@ -1,6 +1,6 @@
-/* One struct per campaign in a list. What is asked of the table or the producer carries the campaign's generation; an
- * answer of an older generation is dropped, since the campaign has been loaded anew meanwhile. A campaign lives while
- * anybody uses it or an answer is still due. */
+/* One struct per campaign in a list. What is asked of the table or the producer carries the campaign's generation;
+ * an answer of an older generation is dropped, since the campaign has been loaded anew meanwhile. A campaign lives
+ * while anybody uses it or an answer is still due. */
 #include "campaigns.h"
 
 #include <openssl/evp.h>
@@ -39,7 +39,7 @@ struct campaign {
     uint8_t digest[32]; /* of what program was compiled from */
     struct mime_program *program;
 
-    struct td_buf *files; /* one for each attachment while they are fetched */
+    struct td_buf *files;    /* one for each attachment while they are fetched */
     size_t file_count, file; /* file: the one being fetched */
     uint32_t part;
 
@@ -162,8 +162,8 @@ static int send_part(struct campaign *c, uint32_t part, uint32_t part_count)
     td_hex(hex, mime_static_sha256(c->program), 32);
     snprintf(key, sizeof(key), "part/%s/%u", hex, part);
     rc = !answer || !packed ? TD_ENOMEM
-                            : td_kafka_out_send(c->all->out, TD_T_CONTENTS, -1, key, strlen(key), packed, packed_len,
-                                                NULL, 0, published, answer, NULL);
+                            : td_kafka_out_send(c->all->out, TD_T_CONTENTS, -1, key, strlen(key), packed,
+                                                packed_len, NULL, 0, published, answer, NULL);
     free(packed);
     if (rc < 0 && answer)
         answer_take(answer);
@@ -232,8 +232,8 @@ static void compile(struct campaign *c)
     }
     drop_files(c);
     if (rc < 0) {
-        td_log(TD_ERROR, "campaign.broken", "campaign=%s code=%s msg=\"%s\"", c->id, td_code_name((enum td_code)rc),
-               err.text);
+        td_log(TD_ERROR, "campaign.broken", "campaign=%s code=%s msg=\"%s\"", c->id,
+               td_code_name((enum td_code)rc), err.text);
         td_metric_add(c->all->compile_failures, 1);
         step_to(c, CAMPAIGN_BROKEN);
         return;
@@ -249,7 +249,8 @@ static bool file_is_whole(const struct campaign *c)
     uint8_t hash[32];
 
     return file->sha256.len == 32 &&
-           EVP_Digest(td_buf_str(&c->files[c->file]), c->files[c->file].len, hash, NULL, EVP_sha256(), NULL) == 1 &&
+           EVP_Digest(td_buf_str(&c->files[c->file]), c->files[c->file].len, hash, NULL, EVP_sha256(), NULL) ==
+               1 &&
            memcmp(hash, file->sha256.data, 32) == 0;
 }
 
@@ -342,14 +343,15 @@ static void start_files(struct campaign *c)
 /* ---- content ---- */
 
 /* Parse a campaign's record into memory of its own. @return NULL when it is none or memory is short */
-static Tandem__Internal__V1__CampaignContent *parse_content(const struct campaign *c, const void *value, size_t len,
-                                                            struct td_arena **ret_arena)
+static Tandem__Internal__V1__CampaignContent *parse_content(const struct campaign *c, const void *value,
+                                                            size_t len, struct td_arena **ret_arena)
 {
     struct td_arena *arena = td_arena_new(td_pb_budget(len));
     Tandem__Internal__V1__CampaignContent *content;
     ProtobufCMessage *msg = NULL;
 
-    if (!arena || td_pb_read(&tandem__internal__v1__campaign_content__descriptor, value, len, arena, &msg, NULL) < 0)
+    if (!arena ||
+        td_pb_read(&tandem__internal__v1__campaign_content__descriptor, value, len, arena, &msg, NULL) < 0)
         goto failed;
     content = (Tandem__Internal__V1__CampaignContent *)msg;
     if (!content->campaign || strcmp(content->campaign_id, c->id) != 0)
@@ -542,7 +544,8 @@ const struct mime_program *campaign_program(const struct campaign *campaign)
     return campaign->step == CAMPAIGN_READY ? campaign->program : NULL;
 }
 
-struct campaigns *campaigns_new(struct td_app *app, struct td_kafka_out *out, void (*on_change)(void *user), void *user)
+struct campaigns *campaigns_new(struct td_app *app, struct td_kafka_out *out, void (*on_change)(void *user),
+                                void *user)
 {
     struct campaigns *campaigns = calloc(1, sizeof(*campaigns));
 

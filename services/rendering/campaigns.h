@@ -1,4 +1,5 @@
-/* campaigns.h - campaigns compiled and ready to render: read from mail.contents, static bytes published. Loop thread only.
+/* campaigns.h - campaigns compiled and ready to render: read from mail.contents, static bytes published. Loop
+ * thread only.
  *
  *   LOADING -> FILES -> PUBLISHING -> READY          each step asks, and is asked again a second after a failure
  *      |         |
@@ -29,7 +30,8 @@ struct campaigns;
 struct campaign; /* opaque */
 
 /** @param on_change  called when a campaign took a step or its content changed */
-struct campaigns *campaigns_new(struct td_app *app, struct td_kafka_out *out, void (*on_change)(void *user), void *user);
+struct campaigns *campaigns_new(struct td_app *app, struct td_kafka_out *out, void (*on_change)(void *user),
+                                void *user);
 /** The table that contents are read from; made after campaigns, since its on_change feeds campaigns_changed. */
 void campaigns_set_table(struct campaigns *campaigns, struct td_kafka_table *table);
 void campaigns_free(struct campaigns *campaigns); /* after the table and the producer; NULL is fine */
@@ -39,7 +41,8 @@ struct campaign *campaigns_use(struct campaigns *campaigns, const char *campaign
 void campaigns_release(struct campaigns *campaigns, struct campaign *campaign);
 
 /** A record of mail.contents came. */
-void campaigns_changed(struct campaigns *campaigns, const void *key, size_t key_len, const void *value, size_t len);
+void campaigns_changed(struct campaigns *campaigns, const void *key, size_t key_len, const void *value,
+                       size_t len);
 /** Try again what failed; call every 200 ms or so. */
 void campaigns_tick(struct campaigns *campaigns, uint64_t now_ms);
 

@@ -200,7 +200,8 @@ static bool send_dead_letter(struct chunk *chunk)
 
     if (chunk->dead_sent)
         return false;
-    if (td_dead_letter(chunk->r->out, "rendering", &rec, chunk->dead_reason, dead_delivered, chunk, NULL) != TD_OK) {
+    if (td_dead_letter(chunk->r->out, "rendering", &rec, chunk->dead_reason, dead_delivered, chunk, NULL) !=
+        TD_OK) {
         chunk->retry_at_ms = td_mono_ms() + RETRY_MS;
         return false;
     }
@@ -230,8 +231,8 @@ static const char *read_chunk(struct chunk *chunk)
     ProtobufCMessage *msg = NULL;
     const char *problem;
 
-    if (td_pb_read(&tandem__internal__v1__recipient_chunk__descriptor, chunk->raw, chunk->raw_len, chunk->arena, &msg,
-                   NULL) < 0)
+    if (td_pb_read(&tandem__internal__v1__recipient_chunk__descriptor, chunk->raw, chunk->raw_len, chunk->arena,
+                   &msg, NULL) < 0)
         return "chunk.syntax";
     chunk->msg = (Tandem__Internal__V1__RecipientChunk *)msg;
     problem = problem_of(chunk->msg);
@@ -291,9 +292,8 @@ static void add_ending(struct end_list *list, const struct chunk *chunk, size_t 
 {
     const Tandem__Internal__V1__ChunkRecipient *rcpt = chunk->msg->recipients[position];
 
-    list->item[list->count++] =
-        (struct ending){rcpt->index, position, rcpt->address_hash.len ? rcpt->address_hash.data : NULL, result, reason,
-                        ask};
+    list->item[list->count++] = (struct ending){
+        rcpt->index, position, rcpt->address_hash.len ? rcpt->address_hash.data : NULL, result, reason, ask};
 }
 
 static void send_endings(struct chunk *chunk, const struct end_list *list)
@@ -360,7 +360,8 @@ static void mail_delivered(void *user, int64_t offset, const struct td_err *err)
 
 static enum td_topic_id topic_of(const Tandem__Mail__V1__Campaign *campaign)
 {
-    return campaign->class_ == TANDEM__MAIL__V1__CAMPAIGN_CLASS__CAMPAIGN_CLASS_EXPRESS ? TD_T_EXPRESS : TD_T_OUTBOUND;
+    return campaign->class_ == TANDEM__MAIL__V1__CAMPAIGN_CLASS__CAMPAIGN_CLASS_EXPRESS ? TD_T_EXPRESS
+                                                                                        : TD_T_OUTBOUND;
 }
 
 static int32_t partition_of(const struct chunk *chunk, enum td_topic_id topic)
@@ -386,8 +387,8 @@ static int send_mail(struct chunk *chunk, struct mail *mail, Tandem__Internal__V
     if (rc < 0)
         return rc;
     tandem__internal__v1__outbound_message__pack(msg, (uint8_t *)r->packed.data);
-    rc = td_kafka_out_send(r->out, topic, partition, key, key_len, r->packed.data, size, NULL, 0, mail_delivered, mail,
-                           NULL);
+    rc = td_kafka_out_send(r->out, topic, partition, key, key_len, r->packed.data, size, NULL, 0, mail_delivered,
+                           mail, NULL);
     if (rc < 0)
         return rc;
     mail->pace = &r->paces[topic == TD_T_EXPRESS][partition];
@@ -451,8 +452,9 @@ static bool render_some(struct chunk *chunk)
     return done > 0;
 }
 
-/* Must the chunk wait, although its campaign is ready? A campaign that begins within a minute is waited for here, so that
- * its mails are fresh; one that begins later would block its lanes, so it is handed on and dispatch holds it. */
+/* Must the chunk wait, although its campaign is ready? A campaign that begins within a minute is waited for here,
+ * so that its mails are fresh; one that begins later would block its lanes, so it is handed on and dispatch holds
+ * it. */
 static bool must_wait(const Tandem__Internal__V1__CampaignContent *content, int64_t wall_ms)
 {
     int64_t not_before = content->campaign->not_before_unix_ms;
@@ -476,7 +478,8 @@ static bool step_open(struct chunk *chunk)
     if (!content)
         return false;
     if (content->state == TANDEM__INTERNAL__V1__CAMPAIGN_STATE__CAMPAIGN_STATE_CANCELLED)
-        ended = end_rest(chunk, TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_CANCELLED, "campaign.cancelled");
+        ended =
+            end_rest(chunk, TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_CANCELLED, "campaign.cancelled");
     else if (content->campaign->deadline_unix_ms > 0 && content->campaign->deadline_unix_ms <= wall_ms)
         ended = end_rest(chunk, TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_EXPIRED, "campaign.deadline");
     else if (must_wait(content, wall_ms))

@@ -145,8 +145,8 @@ static void publish(struct batch *batch)
         if (item->state != ITEM_ENDED)
             continue;
         len = td_mail_key(key, batch->campaign_id, item->ending.index);
-        if (td_kafka_out_send(batch->all->out, TD_T_OUTCOMES, -1, key, len, item->outcome, item->outcome_len, NULL, 0,
-                              published, item, &err) != TD_OK) {
+        if (td_kafka_out_send(batch->all->out, TD_T_OUTCOMES, -1, key, len, item->outcome, item->outcome_len, NULL,
+                              0, published, item, &err) != TD_OK) {
             again_later(batch);
             return;
         }
@@ -155,9 +155,9 @@ static void publish(struct batch *batch)
     }
 }
 
-/* After these two no callback comes; all other failures are told by it. An index or a name that the ledger does not take
- * is wrong for ever: ingestion lets none through, so it is a record that somebody else made. Its outcome is told all
- * the same. */
+/* After these two no callback comes; all other failures are told by it. An index or a name that the ledger does
+ * not take is wrong for ever: ingestion lets none through, so it is a record that somebody else made. Its outcome
+ * is told all the same. */
 static void called(struct batch *batch, int rc)
 {
     if (rc == TD_ENOMEM) {
@@ -197,8 +197,8 @@ static void end(struct batch *batch)
         const struct item *item = &batch->item[i];
 
         if (item->state == ITEM_OPEN)
-            list[count++] = (struct td_ended){item->ending.index, result_name(item->ending.result), "", item->outcome,
-                                              item->outcome_len};
+            list[count++] = (struct td_ended){item->ending.index, result_name(item->ending.result), "",
+                                              item->outcome, item->outcome_len};
     }
     if (count == 0) {
         batch->step = STEP_PUBLISH;
@@ -253,8 +253,8 @@ static void ask(struct batch *batch)
     for (size_t i = 0; i < batch->count; i++)
         index[i] = batch->item[i].ending.index;
     batch->busy = true;
-    called(batch, td_ledger_begin_as(batch->all->redis, batch->campaign_id, batch->token, index, batch->count, asked,
-                                     batch));
+    called(batch, td_ledger_begin_as(batch->all->redis, batch->campaign_id, batch->token, index, batch->count,
+                                     asked, batch));
 }
 
 static void run(struct batch *batch)
@@ -283,7 +283,7 @@ static bool pack_outcome(struct item *item, int64_t now_ms)
     outcome.campaign_id = item->batch->campaign_id;
     outcome.index = item->ending.index;
     outcome.at_unix_ms = now_ms;
-    outcome.service = (char *)(uintptr_t)"rendering";
+    outcome.service = (char *)(uintptr_t) "rendering";
     outcome.kind_case = TANDEM__MAIL__V1__OUTCOME__KIND_RECIPIENT;
     outcome.recipient = &recipient;
     recipient.result = item->ending.result;
@@ -294,7 +294,8 @@ static bool pack_outcome(struct item *item, int64_t now_ms)
     return item->outcome != NULL;
 }
 
-int endings_add(struct endings *endings, const char *campaign_id, const struct ending *item, size_t count, void *user)
+int endings_add(struct endings *endings, const char *campaign_id, const struct ending *item, size_t count,
+                void *user)
 {
     struct batch *batch = calloc(1, sizeof(*batch) + count * sizeof(batch->item[0]));
     int64_t now_ms = td_wall_ms();
@@ -319,7 +320,8 @@ int endings_add(struct endings *endings, const char *campaign_id, const struct e
         }
     }
     batch->left = count;
-    snprintf(batch->token, sizeof(batch->token), "rendering:%" PRIx64 ":%" PRIu64, endings->run, ++endings->number);
+    snprintf(batch->token, sizeof(batch->token), "rendering:%" PRIx64 ":%" PRIu64, endings->run,
+             ++endings->number);
     batch->next = endings->batches;
     endings->batches = batch;
     run(batch);
@@ -353,7 +355,8 @@ static uint64_t run_id(void)
     return id;
 }
 
-struct endings *endings_new(struct td_app *app, struct td_redis *redis, struct td_kafka_out *out, ending_done *done)
+struct endings *endings_new(struct td_app *app, struct td_redis *redis, struct td_kafka_out *out,
+                            ending_done *done)
 {
     struct endings *endings = calloc(1, sizeof(*endings));
 

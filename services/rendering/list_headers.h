@@ -12,10 +12,12 @@
 /** Letters, digits, - _ . as "weekly.news.example.se", at most 200 bytes, with at least one dot. */
 bool list_id_valid(const char *list_id);
 
-/** https, printable ASCII that needs no quoting in <>, at most LIST_URL_MAX; {{token}} may stand anywhere after "https://". */
+/** https, printable ASCII that needs no quoting in <>, at most LIST_URL_MAX; {{token}} may stand anywhere after
+ * "https://". */
 int list_url_check(const char *url, struct td_err *reterr);
 
-/** Append the URL with every {{token}} replaced. "+" in the token is written %2B: form decoders read it as a blank. */
+/** Append the URL with every {{token}} replaced. "+" in the token is written %2B: form decoders read it as a
+ * blank. */
 int list_url_add(struct td_buf *buf, const char *url, const char *token);
 /** Append "mailto:address?subject=unsubscribe-token", percent-encoded (RFC 6068). */
 int list_mailto_add(struct td_buf *buf, const char *address, const char *token);

@@ -1,5 +1,6 @@
-/* Compiling: header, then body parts in depth-first order, each step appending to the blob. A value or a recipient's
- * header field closes the static range written so far and adds a piece. The first failure sticks in `rc`. */
+/* Compiling: header, then body parts in depth-first order, each step appending to the blob. A value or a
+ * recipient's header field closes the static range written so far and adds a piece. The first failure sticks in
+ * `rc`. */
 #include "mime_int.h"
 
 #include <openssl/evp.h>
@@ -36,7 +37,8 @@ static void fail(struct compose *c, enum td_code code, const char *sentence)
 static void done(struct compose *c, int rc)
 {
     if (rc < 0)
-        fail(c, (enum td_code)rc, rc == TD_ETOOBIG ? "the mail would be over 40 MB" : "a static part was not written");
+        fail(c, (enum td_code)rc,
+             rc == TD_ETOOBIG ? "the mail would be over 40 MB" : "a static part was not written");
 }
 
 static void put(struct compose *c, const char *text)
@@ -151,8 +153,8 @@ static void put_date(struct compose *c)
     }
     /* RFC 5322 s.3.3. strftime would follow the locale. */
     if (c->rc == TD_OK)
-        done(c, td_buf_printf(c->blob, "Date: %s, %02d %s %04d %02d:%02d:%02d +0000\r\n", day[tm.tm_wday], tm.tm_mday,
-                              month[tm.tm_mon], tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec));
+        done(c, td_buf_printf(c->blob, "Date: %s, %02d %s %04d %02d:%02d:%02d +0000\r\n", day[tm.tm_wday],
+                              tm.tm_mday, month[tm.tm_mon], tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec));
 }
 
 static void put_mailbox(struct compose *c, const char *name, const Tandem__Mail__V1__Mailbox *box)

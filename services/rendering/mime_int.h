@@ -25,8 +25,8 @@ enum mime_kind {
 struct mime_piece {
     enum mime_kind kind;
     uint32_t offset, len; /* STATIC, QP */
-    /* QP: characters of its first line, encoded as if from column 0, a soft break's "=" included, CRLF not; where it
-     * ends; and whether it holds a line end. Without one it ends where it begins plus first_line. */
+    /* QP: characters of its first line, encoded as if from column 0, a soft break's "=" included, CRLF not; where
+     * it ends; and whether it holds a line end. Without one it ends where it begins plus first_line. */
     unsigned first_line, end_column;
     bool breaks;
     /* HTML, TEXT: which value, and the default (borrowed from the template; NULL: none). */
@@ -35,7 +35,7 @@ struct mime_piece {
     size_t fallback_len;
 };
 
-struct mime_slot { /* a field that some template uses */
+struct mime_slot {    /* a field that some template uses */
     const char *name; /* borrowed from the template */
     enum template_reserved reserved;
 };

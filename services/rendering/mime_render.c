@@ -32,8 +32,8 @@ static int invalid(struct render *r, const char *reason)
     return TD_EINVAL;
 }
 
-/* C0 but tab, CR, LF; DEL; C1. Input is UTF-8 (td_pb_read). Such characters are never in text that people wrote: they
- * are broken data or an attack, and dropping them would send something nobody asked for. */
+/* C0 but tab, CR, LF; DEL; C1. Input is UTF-8 (td_pb_read). Such characters are never in text that people wrote:
+ * they are broken data or an attack, and dropping them would send something nobody asked for. */
 static bool has_control(const char *text, size_t len)
 {
     const unsigned char *at = (const unsigned char *)text;
@@ -48,7 +48,8 @@ static bool has_control(const char *text, size_t len)
     return false;
 }
 
-static int reserved_value(struct render *r, enum template_reserved reserved, struct td_arena *arena, struct value *ret)
+static int reserved_value(struct render *r, enum template_reserved reserved, struct td_arena *arena,
+                          struct value *ret)
 {
     const struct mime_program *p = r->program;
     struct td_buf *url = &r->recipe->scratch;
@@ -162,8 +163,8 @@ static int add_value(struct render *r, const struct mime_piece *piece)
     return rc < 0 ? rc : add_qp(r, td_buf_str(&r->recipe->scratch), r->recipe->scratch.len);
 }
 
-/* A literal was encoded as if it began a line; break softly when its first line does not fit here. When it holds no
- * line end, what follows may need one more column for its own soft break. */
+/* A literal was encoded as if it began a line; break softly when its first line does not fit here. When it holds
+ * no line end, what follows may need one more column for its own soft break. */
 static int add_literal(struct render *r, const struct mime_piece *piece)
 {
     unsigned room = piece->breaks ? QP_LINE : QP_LINE - 1;
@@ -204,7 +205,8 @@ static int add_subject(struct render *r)
         struct value value = {segment->text, segment->len};
 
         if (segment->kind == TEMPLATE_VALUE)
-            rc = value_or_default(r, r->program->subject_slots[segment->field], segment->text, segment->len, &value);
+            rc = value_or_default(r, r->program->subject_slots[segment->field], segment->text, segment->len,
+                                  &value);
         if (rc == TD_OK)
             rc = td_buf_add(text, value.text, value.len);
     }
@@ -248,8 +250,8 @@ int mime_render(const struct mime_program *program, const Tandem__Internal__V1__
     struct render r = {.program = program, .rcpt = rcpt, .recipe = recipe};
     int rc = TD_OK;
 
-    if (td_token_write(r.token, TD_TOKEN_UNSUBSCRIBE, program->token_key, program->token_key_len, program->campaign_id,
-                       rcpt->index, "") == 0)
+    if (td_token_write(r.token, TD_TOKEN_UNSUBSCRIBE, program->token_key, program->token_key_len,
+                       program->campaign_id, rcpt->index, "") == 0)
         return TD_EBUG;
     rc = find_values(&r, arena);
     for (size_t i = 0; i < program->piece_count && rc == TD_OK; i++)

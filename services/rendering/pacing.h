@@ -1,9 +1,9 @@
 /* pacing.h - how far a lane of outbound may be filled ahead of dispatch. Pure.
  *
- * A mail on the topic can no longer be changed, and it is old by the time it is sent. So a lane holds at most `ahead`
- * mails that dispatch has not committed. What stands in a lane is only known from delivery reports (the offset of
- * the last mail written) and from what group "dispatch" has committed; until both are known once, a small first
- * portion goes out, whose reports tell. */
+ * A mail on the topic can no longer be changed, and it is old by the time it is sent. So a lane holds at most
+ * `ahead` mails that dispatch has not committed. What stands in a lane is only known from delivery reports (the
+ * offset of the last mail written) and from what group "dispatch" has committed; until both are known once, a
+ * small first portion goes out, whose reports tell. */
 #ifndef RENDERING_PACING_H
 #define RENDERING_PACING_H
 

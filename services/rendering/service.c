@@ -1,6 +1,6 @@
-/* Wiring, and the three clocks of the program: the worker renders in slices of some milliseconds while there is something
- * to do, lane after lane; the tick repeats what failed, polls what dispatch has committed and looks after time; records,
- * delivery reports and campaigns wake the worker. */
+/* Wiring, and the three clocks of the program: the worker renders in slices of some milliseconds while there is
+ * something to do, lane after lane; the tick repeats what failed, polls what dispatch has committed and looks
+ * after time; records, delivery reports and campaigns wake the worker. */
 #include "service.h"
 
 #include <stdio.h>
@@ -13,12 +13,12 @@
 
 enum {
     TICK_MS = 200,
-    SLICE_US = 4000,           /* then the loop gets its turn */
-    IN_FLIGHT_MAX = 20000,     /* records that the producer may hold */
-    HAND_BACK_MS = 5000,       /* what is under way may take so long when lanes are revoked */
-    CONTENT_CACHE = 16 << 20,  /* bytes */
-    SCRATCH_BYTES = 16 << 20,  /* of one mail's recipe */
-    PACKED_MAX = 1000000,      /* of one record on mail.outbound */
+    SLICE_US = 4000,          /* then the loop gets its turn */
+    IN_FLIGHT_MAX = 20000,    /* records that the producer may hold */
+    HAND_BACK_MS = 5000,      /* what is under way may take so long when lanes are revoked */
+    CONTENT_CACHE = 16 << 20, /* bytes */
+    SCRATCH_BYTES = 16 << 20, /* of one mail's recipe */
+    PACKED_MAX = 1000000,     /* of one record on mail.outbound */
     FLUSH_MS = 5000
 };
 
@@ -155,8 +155,9 @@ static void hand_back(struct rendering *r)
     td_kafka_in_revoke_done(r->in);
 }
 
-/* Nothing new is begun. What is under way is acknowledged within moments; chunks that are whole then are committed. The
- * rest comes again to the next owner, which renders the same bytes; the ledger drops what was sent twice. */
+/* Nothing new is begun. What is under way is acknowledged within moments; chunks that are whole then are
+ * committed. The rest comes again to the next owner, which renders the same bytes; the ledger drops what was sent
+ * twice. */
 static void hand_back_when_idle(struct rendering *r)
 {
     bool idle = true;
@@ -206,7 +207,8 @@ static void make_metrics(struct rendering *r)
     struct td_metrics *m = r->app->metrics;
 
     r->m_mails = td_metric(m, TD_COUNTER, "tandem_rendering_mails_total", "Mails rendered.", "");
-    r->m_bytes = td_metric(m, TD_COUNTER, "tandem_rendering_message_bytes_total", "Bytes of the mails rendered.", "");
+    r->m_bytes =
+        td_metric(m, TD_COUNTER, "tandem_rendering_message_bytes_total", "Bytes of the mails rendered.", "");
     r->m_busy = td_metric(m, TD_COUNTER, "tandem_rendering_busy_seconds_total", "Time spent rendering.", "");
     r->m_chunks = td_metric(m, TD_GAUGE, "tandem_rendering_chunks_waiting", "Chunks read and not yet done.", "");
     r->m_dead = td_metric(m, TD_COUNTER, "tandem_rendering_dead_letters_total", "Records nobody could read.", "");
@@ -327,7 +329,8 @@ static void on_in_closed(void *user)
     td_app_stopped(r->app);
 }
 
-/* The group gives the lanes back (on_revoked finishes what is under way), then the loop ends and rendering_free flushes. */
+/* The group gives the lanes back (on_revoked finishes what is under way), then the loop ends and rendering_free
+ * flushes. */
 static void rendering_stop(void *state)
 {
     struct rendering *r = state;

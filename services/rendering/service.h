@@ -2,8 +2,8 @@
  *
  * lane (partition of mail.recipients) -> queue of chunks -> mails
  *
- * A chunk is done when each of its recipients is on mail.outbound or has its outcome, all acknowledged. Chunks of a lane
- * may become done in any order; the offset is committed up to the first that is not. */
+ * A chunk is done when each of its recipients is on mail.outbound or has its outcome, all acknowledged. Chunks of
+ * a lane may become done in any order; the offset is committed up to the first that is not. */
 #ifndef RENDERING_SERVICE_H
 #define RENDERING_SERVICE_H
 
@@ -34,8 +34,8 @@ struct mail { /* one recipient of a chunk */
     struct chunk *chunk;
     struct pace *pace;
     enum mail_state state;
-    /* Dispatch has or had it, says the ledger: it must go there whatever the campaign's state, since dispatch alone may
-     * end it now. */
+    /* Dispatch has or had it, says the ledger: it must go there whatever the campaign's state, since dispatch
+     * alone may end it now. */
     bool owed_to_dispatch;
 };
 

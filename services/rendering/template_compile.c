@@ -21,7 +21,8 @@ struct field {
     size_t next; /* in the bucket: 1 + number of the next field, 0 = last */
 };
 
-struct template {
+struct template
+{
     char *store;
     struct template_segment *segments;
     size_t segment_count, segment_cap;
@@ -116,7 +117,8 @@ static int check_text(const struct parse *p)
         if (step == 0)
             return fail(p, TD_ESYNTAX, "template.encoding", i, "the text is not UTF-8 here.");
         if ((c < ' ' && c != '\t' && c != '\r' && c != '\n') || (c >= 0x7F && c <= 0x9F))
-            return fail(p, TD_ESYNTAX, "template.encoding", i, "a control character is not allowed in a template.");
+            return fail(p, TD_ESYNTAX, "template.encoding", i,
+                        "a control character is not allowed in a template.");
     }
     return TD_OK;
 }
@@ -349,10 +351,11 @@ static int parse(struct parse *p)
     return TD_OK;
 }
 
-int template_compile(const char *text, size_t len, const char *const *known, size_t known_count, struct template **ret,
-                     struct template_error *reterr)
+int template_compile(const char *text, size_t len, const char *const *known, size_t known_count,
+                     struct template **ret, struct template_error *reterr)
 {
-    struct parse p = {.text = text, .len = len, .known = known, .known_count = known ? known_count : 0, .err = reterr};
+    struct parse p = {
+        .text = text, .len = len, .known = known, .known_count = known ? known_count : 0, .err = reterr};
     int rc;
 
     if (len > TEMPLATE_MAX_BYTES)

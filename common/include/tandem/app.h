@@ -23,7 +23,8 @@ struct td_service {
     const char *summary; /* one line for --help */
     /** Make the state and begin. */
     int (*start)(struct td_app *app, void **ret_state, struct td_err *reterr);
-    /** SIGTERM/SIGINT: finish, then call td_app_stopped. After dispatch.drain_ms + 5 s the process exits anyway (75). */
+    /** SIGTERM/SIGINT: finish, then call td_app_stopped. After dispatch.drain_ms + 5 s the process exits anyway
+     * (75). */
     void (*stop)(void *state);
     /** For /readyz; when false fill why. */
     bool (*ready)(void *state, char *why, size_t size);
@@ -35,7 +36,8 @@ struct td_service {
 /**
  * Options: --config FILE (default $TANDEM_CONFIG or /etc/tandem/tandem.yaml when it exists), --set PATH=VALUE,
  * --check-config, --print-config, --healthcheck, --version, --help.
- * Exit codes: 0 drained, 64 usage, 70 internal, 75 try again (fatal Kafka error, drain took too long), 78 configuration.
+ * Exit codes: 0 drained, 64 usage, 70 internal, 75 try again (fatal Kafka error, drain took too long), 78
+ * configuration.
  */
 int td_app_main(int argc, char **argv, const struct td_service *service);
 

@@ -12,7 +12,10 @@ struct td_buf {
     size_t limit; /* len never grows past this */
 };
 
-#define TD_BUF_INIT(limit_bytes) {NULL, 0, 0, (limit_bytes)}
+#define TD_BUF_INIT(limit_bytes)                                                                                  \
+    {                                                                                                             \
+        NULL, 0, 0, (limit_bytes)                                                                                 \
+    }
 
 void td_buf_init(struct td_buf *buf, size_t limit_bytes);
 void td_buf_release(struct td_buf *buf); /* frees; usable again with the same limit */

@@ -15,7 +15,7 @@ struct td_gcra {
  * @param ret_first_us  when the first one is due (>= now_us); later ones follow every 1e6 / mails_per_s
  * @return slots granted, 0..want. Unused time is never saved up, so no burst follows a pause.
  */
-uint32_t td_gcra_take(struct td_gcra *gcra, double mails_per_s, uint32_t want, uint64_t horizon_us, uint64_t now_us,
-                      uint64_t *ret_first_us);
+uint32_t td_gcra_take(struct td_gcra *gcra, double mails_per_s, uint32_t want, uint64_t horizon_us,
+                      uint64_t now_us, uint64_t *ret_first_us);
 
 #endif /* TD_GCRA_H */

@@ -27,10 +27,12 @@ bool td_header_name_allowed(const char *name);
  */
 int td_header_add_text(struct td_buf *buf, const char *name, const char *value, size_t len);
 
-/** Append "Name: phrase <address> CRLF"; an empty phrase gives "Name: address". address has passed td_addr_check. */
+/** Append "Name: phrase <address> CRLF"; an empty phrase gives "Name: address". address has passed td_addr_check.
+ */
 int td_header_add_mailbox(struct td_buf *buf, const char *name, const char *phrase, const char *address);
 
-/** Append one parameter of RFC 2045/2231: `; name="value"`, or `; name*=UTF-8''...` (with continuations) when needed. */
+/** Append one parameter of RFC 2045/2231: `; name="value"`, or `; name*=UTF-8''...` (with continuations) when
+ * needed. */
 int td_header_add_param(struct td_buf *buf, const char *name, const char *value);
 
 #endif /* TD_HEADER_H */

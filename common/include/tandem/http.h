@@ -1,4 +1,5 @@
-/* tandem/http.h - a small HTTP server on the loop (libmicrohttpd): GET and POST, bodies up to 64 KiB. Loop thread only. */
+/* tandem/http.h - a small HTTP server on the loop (libmicrohttpd): GET and POST, bodies up to 64 KiB. Loop thread
+ * only. */
 #ifndef TD_HTTP_H
 #define TD_HTTP_H
 
@@ -23,15 +24,17 @@ typedef void td_http_handler(void *user, const struct td_http_request *req, stru
 
 /**
  * @param listen  "host:port"; port 0 takes a free one (see td_http_port)
- * @return TD_OK, TD_ECONFIG (not host:port, no such address), TD_EAGAIN (the port is taken), TD_ENOMEM or TD_EFATAL
+ * @return TD_OK, TD_ECONFIG (not host:port, no such address), TD_EAGAIN (the port is taken), TD_ENOMEM or
+ * TD_EFATAL
  */
 int td_http_new(uv_loop_t *loop, const char *listen, struct td_http **ret, struct td_err *reterr);
 /**
- * Exact path, exact method ("GET" answers HEAD too); strings are copied. An unknown path gets 404, another method 405.
- * The response is the server's: handlers fill it and free nothing.
+ * Exact path, exact method ("GET" answers HEAD too); strings are copied. An unknown path gets 404, another method
+ * 405. The response is the server's: handlers fill it and free nothing.
  * @return TD_OK or TD_ENOMEM
  */
-int td_http_route(struct td_http *http, const char *method, const char *path, td_http_handler *handler, void *user);
+int td_http_route(struct td_http *http, const char *method, const char *path, td_http_handler *handler,
+                  void *user);
 int td_http_port(const struct td_http *http);
 /** NULL is fine. Open requests are cut; handles close in the loop's next turn. */
 void td_http_free(struct td_http *http);

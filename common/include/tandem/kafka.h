@@ -3,8 +3,8 @@
  * Out: idempotent producer, acks=all, partitioner murmur2_random. In: consumer group with the eager assignor and
  * static membership, explicit commits, no auto-reset (a group without offsets begins at the earliest).
  *
- * `settings` and `metrics` (may be NULL) must live longer than what is made from them. After a _free the loop must still
- * run until its handles are closed. */
+ * `settings` and `metrics` (may be NULL) must live longer than what is made from them. After a _free the loop must
+ * still run until its handles are closed. */
 #ifndef TD_KAFKA_H
 #define TD_KAFKA_H
 
@@ -26,8 +26,9 @@ struct td_kafka_header {
     const char *value; /* text */
 };
 
-/** err NULL: durable at this offset (-1: written, but by a retry that was not told where). Otherwise it was not written,
- * or nobody knows (idempotent by key: send again). TD_EFATAL: this producer takes nothing any more, restart. */
+/** err NULL: durable at this offset (-1: written, but by a retry that was not told where). Otherwise it was not
+ * written, or nobody knows (idempotent by key: send again). TD_EFATAL: this producer takes nothing any more,
+ * restart. */
 typedef void td_delivered_fn(void *user, int64_t offset, const struct td_err *err);
 
 int td_kafka_out_new(uv_loop_t *loop, const struct td_settings *settings, struct td_metrics *metrics,
@@ -36,7 +37,8 @@ int td_kafka_out_new(uv_loop_t *loop, const struct td_settings *settings, struct
  * @param partition  -1: by key
  * @param value      copied; NULL with len 0 is a tombstone
  * @param cb         may be NULL; called later, on the loop, exactly once if TD_OK was returned
- * @return TD_OK; TD_EAGAIN: the queue is full, try again when td_kafka_out_pending has fallen; TD_ETOOBIG; TD_EFATAL
+ * @return TD_OK; TD_EAGAIN: the queue is full, try again when td_kafka_out_pending has fallen; TD_ETOOBIG;
+ * TD_EFATAL
  */
 int td_kafka_out_send(struct td_kafka_out *out, enum td_topic_id topic, int32_t partition, const void *key,
                       size_t key_len, const void *value, size_t len, const struct td_kafka_header *headers,
@@ -70,44 +72,46 @@ struct td_kafka_in_ops {
     /** offset: where reading begins, the committed one or 0 (older records may be gone: the first one read may be
      * higher). Never called with no lanes. */
     void (*on_assigned)(void *user, const struct td_lane *lanes, const int64_t *offsets, size_t count);
-    /** Finish or hand back work of ALL assigned lanes, commit, then call td_kafka_in_revoke_done (at once or within
-     * 15 s). lost: others may already own them, commits will fail. Records no longer arrive. */
+    /** Finish or hand back work of ALL assigned lanes, commit, then call td_kafka_in_revoke_done (at once or
+     * within 15 s). lost: others may already own them, commits will fail. Records no longer arrive. */
     void (*on_revoked)(void *user, const struct td_lane *lanes, size_t count, bool lost);
     /** Fenced or broken for good: exit. on_revoked is not called after it. */
     void (*on_fatal)(void *user, const struct td_err *err);
 };
 
 /** @param group  without prefix, such as "dispatch"; group.instance.id is group + "-" + settings->instance */
-int td_kafka_in_new(uv_loop_t *loop, const struct td_settings *settings, struct td_metrics *metrics, const char *group,
-                    const enum td_topic_id *topics, size_t topic_count, const struct td_kafka_in_ops *ops, void *user,
-                    struct td_kafka_in **ret, struct td_err *reterr);
-/** Stop or restart delivery of one lane. Cheap: its records wait in its own queue (up to 4 MiB), nothing is fetched
- * twice. A lane comes unpaused with each assignment. */
+int td_kafka_in_new(uv_loop_t *loop, const struct td_settings *settings, struct td_metrics *metrics,
+                    const char *group, const enum td_topic_id *topics, size_t topic_count,
+                    const struct td_kafka_in_ops *ops, void *user, struct td_kafka_in **ret,
+                    struct td_err *reterr);
+/** Stop or restart delivery of one lane. Cheap: its records wait in its own queue (up to 4 MiB), nothing is
+ * fetched twice. A lane comes unpaused with each assignment. */
 void td_kafka_in_pause(struct td_kafka_in *in, struct td_lane lane);
 void td_kafka_in_resume(struct td_kafka_in *in, struct td_lane lane);
 /** Stop or restart delivery of all lanes: back-pressure. Group calls go on. */
 void td_kafka_in_hold(struct td_kafka_in *in, bool hold);
-/** next_offset: the first record NOT done. Sent in the background, one at a time per lane, latest wins, never lower. */
+/** next_offset: the first record NOT done. Sent in the background, one at a time per lane, latest wins, never
+ * lower. */
 void td_kafka_in_commit(struct td_kafka_in *in, struct td_lane lane, int64_t next_offset);
 /** false while a commit is on its way or waiting to go (again), or when the group has refused it: we are out. */
 bool td_kafka_in_committed(const struct td_kafka_in *in);
 void td_kafka_in_revoke_done(struct td_kafka_in *in);
 /**
- * The zombie guard: monotonic ms at which the group is proven to have had us as a member, so nobody else owns our lanes
- * before this + session timeout. Proof is a commit that the coordinator took; without one for a heartbeat interval (a
- * quarter of the session timeout, <= 3 s) a lane's offset is committed once more.
+ * The zombie guard: monotonic ms at which the group is proven to have had us as a member, so nobody else owns our
+ * lanes before this + session timeout. Proof is a commit that the coordinator took; without one for a heartbeat
+ * interval (a quarter of the session timeout, <= 3 s) a lane's offset is committed once more.
  */
 uint64_t td_kafka_in_alive_ms(const struct td_kafka_in *in);
 /** true while the group has given us our share, which may be no lane at all. */
 bool td_kafka_in_assigned(const struct td_kafka_in *in);
-/** Leave: on_revoked is called first if lanes are assigned; cb when closed, from which td_kafka_in_free may be called.
- * A static member keeps its lanes until it is back or the session timeout has passed. */
+/** Leave: on_revoked is called first if lanes are assigned; cb when closed, from which td_kafka_in_free may be
+ * called. A static member keeps its lanes until it is back or the session timeout has passed. */
 void td_kafka_in_stop(struct td_kafka_in *in, void (*cb)(void *user), void *user);
 void td_kafka_in_free(struct td_kafka_in *in);
 
 /* ---- what another group has committed ---- */
-/** Ask for `group`'s committed offsets of all partitions that the configuration gives a topic. offsets[p] = -1: none
- * yet. err NULL on success, otherwise offsets NULL and count 0. */
+/** Ask for `group`'s committed offsets of all partitions that the configuration gives a topic. offsets[p] = -1:
+ * none yet. err NULL on success, otherwise offsets NULL and count 0. */
 typedef void td_committed_fn(void *user, const int64_t *offsets, size_t count, const struct td_err *err);
 int td_kafka_committed(struct td_kafka_out *out, const char *group, enum td_topic_id topic, td_committed_fn *cb,
                        void *user, struct td_err *reterr);
@@ -131,24 +135,25 @@ struct td_table_value { /* shared bytes; keep with ref, give back with unref */
 struct td_table_value *td_table_value_ref(struct td_table_value *value);
 void td_table_value_unref(struct td_table_value *value);
 
-/** value NULL: the key has no record (deleted, or did not come within timeout_ms). Else it is borrowed: td_table_value_ref
- * keeps it past the call. */
+/** value NULL: the key has no record (deleted, or did not come within timeout_ms). Else it is borrowed:
+ * td_table_value_ref keeps it past the call. */
 typedef void td_table_get_fn(void *user, struct td_table_value *value, const struct td_err *err);
 
 /**
- * Follow a topic from its beginning without a group. Keeps an index key -> offset of all keys and a bounded cache of
- * values; a value that has left the cache is read again.
+ * Follow a topic from its beginning without a group. Keeps an index key -> offset of all keys and a bounded cache
+ * of values; a value that has left the cache is read again.
  * @param on_change  may be NULL; called for every record (value NULL: tombstone) as it is first read
  */
 int td_kafka_table_new(uv_loop_t *loop, const struct td_settings *settings, struct td_metrics *metrics,
                        enum td_topic_id topic, size_t cache_bytes,
-                       void (*on_change)(void *user, const void *key, size_t key_len, const void *value, size_t len),
+                       void (*on_change)(void *user, const void *key, size_t key_len, const void *value,
+                                         size_t len),
                        void *user, struct td_kafka_table **ret, struct td_err *reterr);
 /** true once everything that was there at the start has been read. */
 bool td_kafka_table_loaded(const struct td_kafka_table *table);
 /**
- * Get the latest value. From the cache the callback is called before this returns; else later. If the key is not known
- * yet it waits for it up to timeout_ms (0: answer as soon as loaded).
+ * Get the latest value. From the cache the callback is called before this returns; else later. If the key is not
+ * known yet it waits for it up to timeout_ms (0: answer as soon as loaded).
  */
 int td_kafka_table_get(struct td_kafka_table *table, const void *key, size_t key_len, unsigned timeout_ms,
                        td_table_get_fn *cb, void *user);

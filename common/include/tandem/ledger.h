@@ -2,17 +2,18 @@
  *
  * Keys of a campaign, all tagged {c:<campaign_id>} (one slot of a Redis Cluster):
  *   td:{c:X}:seen     bitmap, ingestion took it            td:{c:X}:totals   hash of counts, see below
- *   td:{c:X}:tried    bitmap, it may have been handed over td:{c:X}:pending  hash index -> packed Outcome, from end
- *   td:{c:X}:done     bitmap, it has its outcome                             until mail.outcomes has it
+ *   td:{c:X}:tried    bitmap, it may have been handed over td:{c:X}:pending  hash index -> packed Outcome, from
+ * end td:{c:X}:done     bitmap, it has its outcome                             until mail.outcomes has it
  *   td:{c:X}:addr     string, 16 bytes a recipient         td:{c:X}:bounced  bitmap, counted as bounced
  * totals fields: submitted, accepted, refused, invalid, suppressed, expired, cancelled, unconfirmed,
  *   accepted:<relay>, hard:<relay>, soft:<relay>, block:<relay>, and count (sealed recipient count).
  *   td:{c:X}:begun:T  what begin with token T answered, for 10 minutes
- * All expire 30 days after the last change. Every call may be repeated: it has no further effect, except begin without
- * a token, see there. When Redis has lost its data begin says GO for mails that are done: whoever sees a new run_id and an
- * empty ledger rebuilds it from mail.outcomes (td_ledger_end with each record, td_ledger_published) before it begins.
- * Loop thread only. Batches hold 1..TD_LEDGER_BATCH entries of one campaign; more, or an index over
- * TD_LEDGER_INDEX_MAX, or an invalid name is TD_EINVAL: returned, and no callback comes (as after TD_ENOMEM). */
+ * All expire 30 days after the last change. Every call may be repeated: it has no further effect, except begin
+ * without a token, see there. When Redis has lost its data begin says GO for mails that are done: whoever sees a
+ * new run_id and an empty ledger rebuilds it from mail.outcomes (td_ledger_end with each record,
+ * td_ledger_published) before it begins. Loop thread only. Batches hold 1..TD_LEDGER_BATCH entries of one
+ * campaign; more, or an index over TD_LEDGER_INDEX_MAX, or an invalid name is TD_EINVAL: returned, and no callback
+ * comes (as after TD_ENOMEM). */
 #ifndef TD_LEDGER_H
 #define TD_LEDGER_H
 
@@ -25,7 +26,8 @@
 #include "tandem/redis.h"
 
 #define TD_LEDGER_BATCH 500
-#define TD_LEDGER_INDEX_MAX 16777215u /* bounds what one number can make Redis allocate: 2 MiB of bits, 256 MiB of addr */
+#define TD_LEDGER_INDEX_MAX                                                                                       \
+    16777215u /* bounds what one number can make Redis allocate: 2 MiB of bits, 256 MiB of addr */
 
 enum td_verdict {
     TD_GO = 0,   /* not tried: `tried` is set now, go on */
@@ -44,9 +46,9 @@ typedef void td_ledger_begin_cb(void *user, const struct td_begun *begun, size_t
 int td_ledger_begin(struct td_redis *redis, const char *campaign_id, const uint32_t *index, size_t count,
                     td_ledger_begin_cb *cb, void *user);
 /**
- * The same, safe to repeat: after TD_ETIMEOUT or TD_EIO nobody knows whether begin was carried out, and begun again it
- * would answer TRIED for mails that were never handed over. With the same token, indices in the same order, within
- * 10 minutes, it answers what it answered then.
+ * The same, safe to repeat: after TD_ETIMEOUT or TD_EIO nobody knows whether begin was carried out, and begun
+ * again it would answer TRIED for mails that were never handed over. With the same token, indices in the same
+ * order, within 10 minutes, it answers what it answered then.
  * @param token  1..64 bytes of a-z 0-9 - _ :, unique to this batch (process run and a counter); "" = none
  */
 int td_ledger_begin_as(struct td_redis *redis, const char *campaign_id, const char *token, const uint32_t *index,
@@ -61,8 +63,8 @@ struct td_ended {
 };
 /**
  * Set done, count once, keep the packed outcome as pending. Then produce it, then td_ledger_published.
- * Reply: an array: how many were new, then the places in `ended` of those that had ended with another outcome before
- * (another owner was faster): those must not be produced.
+ * Reply: an array: how many were new, then the places in `ended` of those that had ended with another outcome
+ * before (another owner was faster): those must not be produced.
  */
 int td_ledger_end(struct td_redis *redis, const char *campaign_id, const struct td_ended *ended, size_t count,
                   td_redis_cb *cb, void *user);
@@ -84,18 +86,20 @@ int td_ledger_seal(struct td_redis *redis, const char *campaign_id, uint32_t rec
 int td_ledger_bounce(struct td_redis *redis, const char *campaign_id, uint32_t index, const char *relay,
                      const char *class_name, td_redis_cb *cb, void *user);
 
-/* Lanes: one owner each, a lease td:{lane:<name>} with a fence that rises with every new owner. name: the topic and
- * partition, such as "mail.outbound-3", 1..200 bytes without braces. owner: unique to this run of this process. */
+/* Lanes: one owner each, a lease td:{lane:<name>} with a fence that rises with every new owner. name: the topic
+ * and partition, such as "mail.outbound-3", 1..200 bytes without braces. owner: unique to this run of this
+ * process. */
 /**
  * Take a lane, or renew the lease on it.
- * Reply: an array: the fence (> 0) when it is ours now (or was already: the same fence); else -milliseconds until it may run out: ask again
- * then. After a fence: 1 when nobody owned the lane before us, or the last owner let go of it clean; 0 when that one may
- * have left mails of unknown fate, or it was ours already.
+ * Reply: an array: the fence (> 0) when it is ours now (or was already: the same fence); else -milliseconds until
+ * it may run out: ask again then. After a fence: 1 when nobody owned the lane before us, or the last owner let go
+ * of it clean; 0 when that one may have left mails of unknown fate, or it was ours already.
  */
 int td_lane_acquire(struct td_redis *redis, const char *name, const char *owner, unsigned ttl_ms, td_redis_cb *cb,
                     void *user);
 /** clean: nothing of this lane is in doubt. Reply: 1 when it was ours, else 0. */
-int td_lane_release(struct td_redis *redis, const char *name, const char *owner, bool clean, td_redis_cb *cb, void *user);
+int td_lane_release(struct td_redis *redis, const char *name, const char *owner, bool clean, td_redis_cb *cb,
+                    void *user);
 
 /* Suppression: 256 sets td:{supp:<first byte in hex>} of 16-byte hashes. */
 int td_suppression_add(struct td_redis *redis, const uint8_t hash[TD_HASH_BYTES], td_redis_cb *cb, void *user);

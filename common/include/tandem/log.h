@@ -14,7 +14,8 @@ enum td_level { TD_DEBUG = 0, TD_INFO, TD_WARN, TD_ERROR };
 /**
  * @param event  stable code, such as "relay.open"
  * @param fmt    "key=value key2=%s ...": printf first, then split at blanks outside double quotes. A value that
- *               may hold blanks is written as msg=\"%s\", and always a string; other plain numbers are numbers in JSON.
+ *               may hold blanks is written as msg=\"%s\", and always a string; other plain numbers are numbers in
+ * JSON.
  */
 void td_log(enum td_level level, const char *event, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 

@@ -1,4 +1,5 @@
-/* tandem/map.h - a hash map from bytes to a pointer. Pure. Not thread-safe. Keys are copied; values are the caller's. */
+/* tandem/map.h - a hash map from bytes to a pointer. Pure. Not thread-safe. Keys are copied; values are the
+ * caller's. */
 #ifndef TD_MAP_H
 #define TD_MAP_H
 
@@ -6,7 +7,7 @@
 
 struct td_map;
 
-struct td_map *td_map_new(void); /* NULL when out of memory */
+struct td_map *td_map_new(void);      /* NULL when out of memory */
 void td_map_free(struct td_map *map); /* not the values; NULL is fine */
 size_t td_map_count(const struct td_map *map);
 void *td_map_get(const struct td_map *map, const void *key, size_t key_len); /* NULL when absent */

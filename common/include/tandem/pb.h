@@ -11,7 +11,8 @@
 #define TD_PB_MAX_DEPTH 16
 #define TD_PB_MAX_ELEMENTS 100000 /* sub-messages and repeated values of one message */
 
-/** An arena's budget for a message of len bytes on the wire: its structs and pointers are larger than they were there. */
+/** An arena's budget for a message of len bytes on the wire: its structs and pointers are larger than they were
+ * there. */
 static inline size_t td_pb_budget(size_t len)
 {
     return 8 * len + 65536;
@@ -44,7 +45,8 @@ char *td_pb_to_json(const ProtobufCMessage *msg);
 /** Bytes that one value of a repeated field takes in the array where protobuf-c keeps it. */
 size_t td_pb_value_size(ProtobufCType type);
 
-/** Find one of Tandem's message types by its short name, such as "Submission" or "OutboundMessage"; NULL if none. */
+/** Find one of Tandem's message types by its short name, such as "Submission" or "OutboundMessage"; NULL if none.
+ */
 const ProtobufCMessageDescriptor *td_pb_type(const char *short_name);
 
 #endif /* TD_PB_H */

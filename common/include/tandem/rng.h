@@ -1,4 +1,5 @@
-/* tandem/rng.h - random numbers from a seed, for simulation and jitter, never for secrets. Pure. Not thread-safe. */
+/* tandem/rng.h - random numbers from a seed, for simulation and jitter, never for secrets. Pure. Not thread-safe.
+ */
 #ifndef TD_RNG_H
 #define TD_RNG_H
 

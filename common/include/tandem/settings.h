@@ -1,4 +1,5 @@
-/* tandem/settings.h - every setting of every program, read from one YAML file, TANDEM_... variables and _FILE secrets.
+/* tandem/settings.h - every setting of every program, read from one YAML file, TANDEM_... variables and _FILE
+ * secrets.
  *
  * Order: command line > environment > file > default. A path such as dispatch.window is TANDEM_DISPATCH_WINDOW in
  * the environment; a secret is also read from the file named by TANDEM_..._FILE (or the key with _file in YAML).
@@ -23,7 +24,7 @@ struct td_strings {
 enum td_relay_tls { TD_TLS_IMPLICIT = 0, TD_TLS_STARTTLS = 1 };
 
 struct td_relay_settings {
-    char *name;     /* 1..32 of a-z 0-9 - */
+    char *name; /* 1..32 of a-z 0-9 - */
     char *host;
     int64_t port;   /* default 465 implicit, 587 starttls */
     int64_t tls;    /* enum td_relay_tls */
@@ -53,7 +54,7 @@ struct td_settings {
 
     char *kafka_brokers;
     char *kafka_topic_prefix;
-    int64_t kafka_lanes;      /* partitions of recipients, outbound and outcomes */
+    int64_t kafka_lanes; /* partitions of recipients, outbound and outcomes */
     int64_t kafka_replication;
     int64_t kafka_session_timeout_ms;
     struct td_strings kafka_properties; /* "name=value", handed to librdkafka as they are */
@@ -72,22 +73,22 @@ struct td_settings {
     struct td_relay_settings relays[TD_RELAYS_MAX];
     size_t relay_count;
 
-    char *message_id_domain; /* right side of Message-ID */
-    char *rules_dir;         /* NULL: the installation's */
+    char *message_id_domain;     /* right side of Message-ID */
+    char *rules_dir;             /* NULL: the installation's */
     char *unsubscribe_https_url; /* default for campaigns that give none; NULL = none */
 
-    int64_t ingestion_deadline_ms;     /* default campaign deadline, 24 h */
+    int64_t ingestion_deadline_ms;          /* default campaign deadline, 24 h */
     int64_t ingestion_max_attachment_bytes; /* all attachments of one campaign together, 10 MiB */
 
     int64_t rendering_ahead; /* most mails a lane of outbound holds beyond what dispatch has committed */
 
-    int64_t dispatch_window;          /* mails in memory at once */
+    int64_t dispatch_window; /* mails in memory at once */
     int64_t dispatch_lane_lease_ms;
-    int64_t dispatch_cache_bytes;     /* static pieces kept */
-    int64_t dispatch_drain_ms;        /* at most, on SIGTERM */
-    int64_t dispatch_redis_wait_ms;   /* how long a newly taken lane waits for Redis */
-    int64_t dispatch_report_ms;       /* health reports, 250 */
-    int64_t health_probe_ms;          /* first wait before an open relay is probed */
+    int64_t dispatch_cache_bytes;   /* static pieces kept */
+    int64_t dispatch_drain_ms;      /* at most, on SIGTERM */
+    int64_t dispatch_redis_wait_ms; /* how long a newly taken lane waits for Redis */
+    int64_t dispatch_report_ms;     /* health reports, 250 */
+    int64_t health_probe_ms;        /* first wait before an open relay is probed */
     int64_t health_probe_max_ms;
 
     char *bounce_lmtp_listen; /* host:port */
@@ -115,7 +116,8 @@ void td_settings_release(struct td_settings *settings);
 void td_settings_print(const struct td_settings *settings, FILE *out);
 /** One item of relays, as td_settings_print has it. */
 void td_settings_print_relay(const struct td_settings *settings, size_t index, FILE *out);
-/** Every option with type, default, range and help: Markdown for the docs (a test compares), or plain for --help. */
+/** Every option with type, default, range and help: Markdown for the docs (a test compares), or plain for --help.
+ */
 void td_settings_document(FILE *out, bool markdown);
 
 /** What was read but should be mended, such as a secret that everybody may read; for the log. Never NULL. */

@@ -1,9 +1,10 @@
 /* tandem/token.h - the signed token that ties a bounce or an unsubscribe to its mail. Pure (OpenSSL for HMAC).
  *
- * A return path's local part: purpose "b", then "+" campaign "." index in base 36 "." 2 + 14 characters of base32 (a-z 2-7): a tag of the relay and
- * a 70-bit MAC over purpose, campaign, index and relay. An unsubscribe token has purpose "u" and relay "". At most 63 octets (RFC 5321 s.4.5.3.1.1 allows 64); all lower case,
- * and read without regard to case, since some MTAs change it. A report to an address whose MAC does not verify is
- * forged or not ours and changes nothing. */
+ * A return path's local part: purpose "b", then "+" campaign "." index in base 36 "." 2 + 14 characters of base32
+ * (a-z 2-7): a tag of the relay and a 70-bit MAC over purpose, campaign, index and relay. An unsubscribe token has
+ * purpose "u" and relay "". At most 63 octets (RFC 5321 s.4.5.3.1.1 allows 64); all lower case, and read without
+ * regard to case, since some MTAs change it. A report to an address whose MAC does not verify is forged or not
+ * ours and changes nothing. */
 #ifndef TD_TOKEN_H
 #define TD_TOKEN_H
 
@@ -32,7 +33,7 @@ size_t td_token_write(char out[TD_TOKEN_LOCAL_MAX], enum td_token_purpose purpos
  * @param relays   names of all configured relays; the tag must be of one of them
  * @return TD_OK; TD_ESYNTAX: not a token; TD_EDENIED: the MAC does not verify or the relay is unknown
  */
-int td_token_read(const char *address, size_t len, enum td_token_purpose purpose, const void *key, size_t key_len, const char *const *relays,
-                  size_t relay_count, struct td_token *ret, struct td_err *reterr);
+int td_token_read(const char *address, size_t len, enum td_token_purpose purpose, const void *key, size_t key_len,
+                  const char *const *relays, size_t relay_count, struct td_token *ret, struct td_err *reterr);
 
 #endif /* TD_TOKEN_H */

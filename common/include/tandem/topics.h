@@ -22,11 +22,11 @@ enum td_topic_id {
 };
 
 struct td_topic {
-    const char *name;    /* without prefix */
-    int partitions;      /* 0: kafka.lanes of the configuration */
+    const char *name; /* without prefix */
+    int partitions;   /* 0: kafka.lanes of the configuration */
     bool compacted;
     long long retention_ms; /* -1: for ever */
-    const char *message; /* short protobuf type name of the value; NULL for dead letters */
+    const char *message;    /* short protobuf type name of the value; NULL for dead letters */
 };
 
 extern const struct td_topic td_topics[TD_T_COUNT];

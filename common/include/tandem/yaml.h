@@ -1,6 +1,6 @@
-/* tandem/yaml.h - a YAML file as a row of events, each with its line (libyaml). Pure. For our own settings and rules: one
- * document; anchors and aliases are refused, since with them a few lines could stand for millions and a value would no
- * longer have one line. */
+/* tandem/yaml.h - a YAML file as a row of events, each with its line (libyaml). Pure. For our own settings and
+ * rules: one document; anchors and aliases are refused, since with them a few lines could stand for millions and a
+ * value would no longer have one line. */
 #ifndef TD_YAML_H
 #define TD_YAML_H
 
@@ -26,13 +26,14 @@ struct td_yaml; /* opaque */
  * @param nodes_max  events it will read, so that the file's size bounds the work
  * @return TD_OK or TD_ENOMEM
  */
-int td_yaml_new(const char *name, const char *text, size_t len, size_t nodes_max, struct td_yaml **ret, struct td_err *reterr);
+int td_yaml_new(const char *name, const char *text, size_t len, size_t nodes_max, struct td_yaml **ret,
+                struct td_err *reterr);
 void td_yaml_free(struct td_yaml *yaml); /* NULL is fine */
 
 /**
  * Step to the next event. Before the first call there is none.
- * @return TD_OK; TD_ECONFIG (no YAML, an anchor, NUL in a scalar, too many nodes, a second document), text with file
- *         and line; TD_ENOMEM
+ * @return TD_OK; TD_ECONFIG (no YAML, an anchor, NUL in a scalar, too many nodes, a second document), text with
+ * file and line; TD_ENOMEM
  */
 int td_yaml_next(struct td_yaml *yaml, struct td_err *reterr);
 enum td_yaml_kind td_yaml_kind(const struct td_yaml *yaml);

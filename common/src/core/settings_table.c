@@ -339,7 +339,8 @@ const struct td_opt td_relay_opts[] = {
      .offset = IN_RELAY(rules),
      .check = td_check_relay_name,
      .def_note = "none: the built-in rules",
-     .help = "Name of a file in rules_dir, without .yaml: what this relay's replies mean. Asked before the built-in rules, "
+     .help = "Name of a file in rules_dir, without .yaml: what this relay's replies mean. Asked before the "
+             "built-in rules, "
              "which know Amazon SES and what any server may say"},
     {.path = "max_connections",
      .type = TD_OPT_INT,
@@ -396,7 +397,8 @@ const struct td_opt td_relay_opts[] = {
      .def = "8",
      .min = 1,
      .max = 64,
-     .help = "Mails sent ahead of their replies on one connection, by BDAT, where CHUNKING and PIPELINING are offered. So many "
+     .help = "Mails sent ahead of their replies on one connection, by BDAT, where CHUNKING and PIPELINING are "
+             "offered. So many "
              "are in doubt when such a connection breaks"},
     {.path = "connect_timeout",
      .type = TD_OPT_DURATION,

@@ -210,8 +210,8 @@ static int parse_word(const struct td_opt *opt, const char *text, int64_t *ret, 
     return say(why, "'%s' is none of: %s", td_clip(text, clip), all);
 }
 
-/* A CR or LF would start a new line in SMTP, in a log or in Redis: refused here for all. So is what YAML does not take
- * or takes for a line end (C1 controls, U+2028, U+FEFF). */
+/* A CR or LF would start a new line in SMTP, in a log or in Redis: refused here for all. So is what YAML does not
+ * take or takes for a line end (C1 controls, U+2028, U+FEFF). */
 static const char *check_characters(const char *text)
 {
     size_t len = strlen(text);

@@ -2,8 +2,8 @@
  *
  *   top: mapping of { option | section: mapping of options | relays: sequence of mappings of relay options }
  *
- * Nothing nests deeper than that, so depth is bounded by the grammar. `key:` with nothing behind it leaves the default, so
- * a section whose lines are all comments is fine. */
+ * Nothing nests deeper than that, so depth is bounded by the grammar. `key:` with nothing behind it leaves the
+ * default, so a section whose lines are all comments is fine. */
 #include <stdio.h>
 #include <string.h>
 

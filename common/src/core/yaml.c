@@ -1,4 +1,5 @@
-/* libyaml's events, since a schema on top of it (libcyaml) would hide their lines. Stream and document events stay inside. */
+/* libyaml's events, since a schema on top of it (libcyaml) would hide their lines. Stream and document events stay
+ * inside. */
 #include "tandem/yaml.h"
 
 #include <stdarg.h>
@@ -28,7 +29,8 @@ int td_yaml_fail(const struct td_yaml *yaml, size_t line, struct td_err *reterr,
     return td_fail(reterr, TD_ECONFIG, "%s:%zu: %s", yaml->name, line, text);
 }
 
-int td_yaml_new(const char *name, const char *text, size_t len, size_t nodes_max, struct td_yaml **ret, struct td_err *reterr)
+int td_yaml_new(const char *name, const char *text, size_t len, size_t nodes_max, struct td_yaml **ret,
+                struct td_err *reterr)
 {
     struct td_yaml *yaml = calloc(1, sizeof(*yaml));
 

@@ -221,9 +221,10 @@ static void tell_fatal(struct td_kafka_in *in)
 static int join(struct td_kafka_in *in, struct td_err *reterr);
 static void leave(struct td_kafka_in *in);
 
-/* When the coordinator was away for longer than the session, librdkafka joins again as a new member of the same instance,
- * while a commit of the member before may still be on its way: that one is answered FENCED_INSTANCE_ID, which ends the
- * handle although nobody else has our name. Then join anew, once: a second fence is another process. */
+/* When the coordinator was away for longer than the session, librdkafka joins again as a new member of the same
+ * instance, while a commit of the member before may still be on its way: that one is answered FENCED_INSTANCE_ID,
+ * which ends the handle although nobody else has our name. Then join anew, once: a second fence is another
+ * process. */
 static bool fenced_by_itself(const struct td_kafka_in *in)
 {
     return rd_kafka_fatal_error(in->rk, NULL, 0) == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID && in->lost_ms > 0 &&
@@ -379,8 +380,8 @@ static int join(struct td_kafka_in *in, struct td_err *reterr)
     return rc;
 }
 
-/* Drop the handle. Either td_kafka_in_stop has closed it, or we leave like a crash: the group notices by the session
- * timeout. */
+/* Drop the handle. Either td_kafka_in_stop has closed it, or we leave like a crash: the group notices by the
+ * session timeout. */
 static void leave(struct td_kafka_in *in)
 {
     kafka_group_drop_lanes(in);

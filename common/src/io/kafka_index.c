@@ -1,5 +1,6 @@
 /* Keys of a table: open addressing over pointers to items that hold their key, so that a million keys cost about
- * 80 MB (with td_map, half as much again: a key of its own each), and a list of cached values by last use. Only items whose value is cached pay for the list. */
+ * 80 MB (with td_map, half as much again: a key of its own each), and a list of cached values by last use. Only
+ * items whose value is cached pay for the list. */
 #include "kafka_int.h"
 
 #include <stdlib.h>
