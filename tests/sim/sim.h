@@ -1,9 +1,9 @@
 /* sim.h - the simulated world around several real dispatchers: one virtual clock, one queue of events, one seed.
  *
- * What is real: services/dispatch (service, flow, mail, campaign, lane, statics, outcomes, relays, route, classify, health,
- * pace, pool), common/src/core and ledger.c. What is simulated: libuv's timers, the clock, Redis and its scripts, Kafka and
- * its group, connections and relays. A dispatcher is a `struct proc`: its memory is tracked (malloc is wrapped at link
- * time), so that kill -9 really takes it away.
+ * What is real: services/dispatch (service, flow, mail, campaign, lane, statics, outcomes, relays, route,
+ * classify, health, pace, pool), common/src/core and ledger.c. What is simulated: libuv's timers, the clock, Redis
+ * and its scripts, Kafka and its group, connections and relays. A dispatcher is a `struct proc`: its memory is
+ * tracked (malloc is wrapped at link time), so that kill -9 really takes it away.
  *
  * One world at a time: twins of libraries have no argument that leads to it, hence `sim`. */
 #ifndef SIM_H
@@ -45,7 +45,7 @@ struct proc {
     unsigned index;
     char name[8]; /* "d1" */
     bool alive;
-    unsigned life; /* rises with every start and end: events of an earlier life are dropped */
+    unsigned life;          /* rises with every start and end: events of an earlier life are dropped */
     uint64_t stopped_until; /* SIGSTOP */
     int64_t skew_ms;        /* of its wall clock */
     struct block *blocks;
@@ -55,37 +55,33 @@ struct proc {
     char instance[16];
     void *state; /* struct dispatch */
     bool stopping, exit_wanted;
-    uint64_t restart_at;   /* for a process that has ended, or is about to */
-    uint64_t effects;      /* calls that reach the outside */
-    uint64_t die_at;       /* kill -9 just before this one; 0 = no */
-    bool doomed;           /* past die_at: nothing it does is seen any more */
+    uint64_t restart_at; /* for a process that has ended, or is about to */
+    uint64_t effects;    /* calls that reach the outside */
+    uint64_t die_at;     /* kill -9 just before this one; 0 = no */
+    bool doomed;         /* past die_at: nothing it does is seen any more */
     bool kafka_cut, redis_cut;
     size_t idle_handles;
     bool turn_due;
-    struct sim_hook *hooks;     /* prepare and check handles */
+    struct sim_hook *hooks; /* prepare and check handles */
     struct sim_closing *closing;
     struct td_redis *redis;
     struct td_kafka_in *in;
     struct td_kafka_out *out;
     struct td_kafka_table *table;
-    uint64_t kills, stops;
 };
 
 /* ---- what was submitted ---- */
 
 struct recipient {
-    uint8_t partition;      /* of outbound or express */
-    bool express;
-    uint8_t records;        /* in the outbound topic: 2 = a repeat */
-    uint8_t refusal[SIM_RELAYS];  /* enum refusal */
-    uint8_t deferrals;      /* 4yz before it is taken */
-    uint16_t taken[SIM_RELAYS];   /* the relay's ledger */
-    uint16_t attempts;      /* reached a relay */
+    uint8_t partition;           /* of outbound or express */
+    uint8_t records;             /* in the outbound topic: 2 = a repeat */
+    uint8_t refusal[SIM_RELAYS]; /* enum refusal */
+    uint8_t deferrals;           /* 4yz before it is taken */
+    uint16_t taken[SIM_RELAYS];  /* the relay's ledger */
     /* The view in Redis. */
     bool tried, done;
     const void *pending, *ended; /* ended: what the ledger took as its end, kept when pending is gone */
     size_t pending_len, ended_len;
-    const char *ended_by;
     /* What is on mail.outcomes. */
     const void *outcome;
     size_t outcome_len, distinct;
@@ -94,13 +90,12 @@ struct recipient {
     const char *reason;
     bool loose; /* ended without the ledger */
     uint32_t loose_by[2];
-    uint32_t publisher; /* process and life */
-    bool publishers; /* more than one */
-    bool in_doubt; /* an attempt ended unconfirmed, or its process died with it */
+    uint32_t publisher;  /* process and life */
+    bool publishers;     /* more than one */
     uint8_t unconfirmed; /* attempts whose reply was lost */
     uint8_t retried;     /* times the ledger said TRIED: under resend it goes again */
     uint32_t go_by;      /* process that the ledger has let go on with it */
-    uint8_t killed; /* hand-overs whose process died */
+    uint8_t killed;      /* hand-overs whose process died */
     bool unledgered;
     bool sender_died; /* one that sent or ended it without the ledger */
 };
@@ -141,9 +136,9 @@ struct event {
 
 struct world {
     uint64_t seed, now;
-    struct td_rng rng;      /* faults and chance */
+    struct td_rng rng; /* faults and chance */
     struct proc proc[SIM_PROCS];
-    struct proc *current;   /* whose code runs; NULL: the world's */
+    struct proc *current; /* whose code runs; NULL: the world's */
     struct campaign_world campaign[SIM_CAMPAIGNS];
     size_t campaigns;
     uint32_t recipients;
@@ -155,7 +150,7 @@ struct world {
     char why[400];
     /* For the bound on what may be in doubt. */
     uint64_t may_doubt, unconfirmed, lost_replies, accepted;
-    uint64_t kills, stops, weakened, weakened_repeats, weakened_alive;
+    uint64_t kills, weakened, weakened_repeats, weakened_alive;
     uint32_t open;    /* recipients without an outcome */
     uint32_t to_come; /* records not yet on their topic */
     uint32_t garbage, dead_letters;
@@ -187,7 +182,6 @@ bool sim_chance(unsigned per_1000);
 /** Is what current does now seen by the outside? false: it dies before that. */
 bool sim_effect(void);
 void sim_memory_release(struct proc *proc);
-size_t sim_memory_blocks(const struct proc *proc);
 
 /* ---- sim_uv.c ---- */
 void sim_uv_turn(struct proc *proc);
@@ -198,7 +192,7 @@ void sim_proc_init(struct proc *proc, unsigned index);
 void sim_proc_start(struct proc *proc);
 void sim_proc_kill(struct proc *proc, const char *why);
 void sim_proc_stop(struct proc *proc);
-void sim_proc_turn(struct proc *proc); /* after every event of it */
+void sim_proc_turn(struct proc *proc);  /* after every event of it */
 void sim_proc_doubt(struct proc *proc); /* what it holds may become unconfirmed */
 
 /* ---- sim_redis.c, sim_scripts.c ---- */
@@ -264,10 +258,20 @@ void sim_group_shake(void); /* a rebalance for no reason */
 uint64_t sim_session_us(void);
 
 /* ---- sim_relay.c ---- */
-enum relay_mode { MODE_WELL, MODE_REFUSING, MODE_SLOW, MODE_TARPIT, MODE_BUSY, MODE_AUTH, MODE_FAILING, MODE_PAUSED, MODE_COUNT };
+enum relay_mode {
+    MODE_WELL,
+    MODE_REFUSING,
+    MODE_SLOW,
+    MODE_TARPIT,
+    MODE_BUSY,
+    MODE_AUTH,
+    MODE_FAILING,
+    MODE_PAUSED,
+    MODE_COUNT
+};
 void sim_relays_reset(void);
 void sim_relay_mode(size_t relay, enum relay_mode mode);
-void sim_relay_reset(size_t relay); /* all its connections break, wherever they are */
+void sim_relay_reset(size_t relay);                    /* all its connections break, wherever they are */
 void sim_relay_loses(size_t relay, unsigned per_1000); /* final replies */
 void sim_relays_killed(struct proc *proc);
 

@@ -49,13 +49,15 @@ int __wrap_pool_send(struct pool *pool, struct mail_job *job)
     const struct sim_lease *lease;
 
     if (!in_route(c, relay))
-        sim_violation("route", "%s goes to %s, which its route or countries do not allow", mail->key, pool_relay(pool)->name);
+        sim_violation("route", "%s goes to %s, which its route or countries do not allow", mail->key,
+                      pool_relay(pool)->name);
     if (!mail->lane)
         sim_violation("lease", "%s is sent without a lane", mail->key);
     lease = mail->lane ? sim_lease_of(mail->lane->name) : NULL;
     if (lease && (strncmp(lease->owner, sim.current->instance, strlen(sim.current->instance)) != 0 ||
                   strcmp(lease->owner + strlen(sim.current->instance) + 1, d->run) != 0))
-        sim_violation("lease", "%s sends %s while %s owns %s", sim.current->name, mail->key, lease->owner, mail->lane->name);
+        sim_violation("lease", "%s sends %s while %s owns %s", sim.current->name, mail->key, lease->owner,
+                      mail->lane->name);
     if (r->go_by != sim_id_of(sim.current)) {
         r->unledgered = true;
         loosen(r, sim.current);
@@ -71,7 +73,8 @@ static int relay_by_name(const char *name)
     return -1;
 }
 
-static void first_outcome(struct recipient *r, const Tandem__Mail__V1__RecipientOutcome *o, const void *value, size_t len)
+static void first_outcome(struct recipient *r, const Tandem__Mail__V1__RecipientOutcome *o, const void *value,
+                          size_t len)
 {
     r->outcome = sim_strdup(value, len);
     r->outcome_len = len;
@@ -96,7 +99,8 @@ void sim_check_outcome(struct proc *by, const void *key, size_t key_len, const v
         return; /* a relay's change */
     r = &c->rcpt[index];
     arena = td_arena_new(len * 8 + 65536);
-    if (td_pb_read(&tandem__mail__v1__outcome__descriptor, value, len, arena, (ProtobufCMessage **)&outcome, NULL) < 0 ||
+    if (td_pb_read(&tandem__mail__v1__outcome__descriptor, value, len, arena, (ProtobufCMessage **)&outcome,
+                   NULL) < 0 ||
         outcome->kind_case != TANDEM__MAIL__V1__OUTCOME__KIND_RECIPIENT || outcome->index != index) {
         sim_violation("L", "%s/%u: an outcome that is none", c->id, index);
         td_arena_free(arena);
@@ -125,8 +129,8 @@ void sim_check_commit(struct td_lane lane, int64_t from, int64_t to)
     const struct sim_partition *p = sim_partition_of(lane);
 
     if (to < from || to > (int64_t)p->count)
-        sim_violation("offset", "%s-%d goes from %lld to %lld of %zu", td_topics[lane.topic].name, (int)lane.partition,
-                      (long long)from, (long long)to, p->count);
+        sim_violation("offset", "%s-%d goes from %lld to %lld of %zu", td_topics[lane.topic].name,
+                      (int)lane.partition, (long long)from, (long long)to, p->count);
     for (int64_t at = from; at < to && at < (int64_t)p->count; at++) {
         struct campaign_world *c;
         uint32_t index;
@@ -134,8 +138,8 @@ void sim_check_commit(struct td_lane lane, int64_t from, int64_t to)
         if (!sim_mail_find(p->record[at].key, p->record[at].key_len, &c, &index))
             continue;
         if (c->rcpt[index].distinct == 0 && !sim_log_covers(p->record[at].key, p->record[at].key_len))
-            sim_violation("offset", "%s-%d is committed past %s/%u, which has no outcome", td_topics[lane.topic].name,
-                          (int)lane.partition, c->id, index);
+            sim_violation("offset", "%s-%d is committed past %s/%u, which has no outcome",
+                          td_topics[lane.topic].name, (int)lane.partition, c->id, index);
     }
 }
 
@@ -156,9 +160,10 @@ void sim_check_died(const struct proc *proc)
 
 static void weaken(const struct recipient *r, const struct campaign_world *c, uint32_t i)
 {
-    sim_trace("weak %s/%u: taken %u+%u, %zu outcomes, unledgered %d loose %d publishers %d records %d killed %d died %d", c->id, i, r->taken[0], r->taken[1],
-              r->distinct, r->unledgered, r->loose, r->publishers, r->records, r->killed,
-              r->sender_died);
+    sim_trace(
+        "weak %s/%u: taken %u+%u, %zu outcomes, unledgered %d loose %d publishers %d records %d killed %d died %d",
+        c->id, i, r->taken[0], r->taken[1], r->distinct, r->unledgered, r->loose, r->publishers, r->records,
+        r->killed, r->sender_died);
     sim.weakened++;
     if (!r->sender_died && r->records > 1)
         sim.weakened_repeats++;
@@ -191,8 +196,8 @@ static void check_recipient(const struct campaign_world *c, uint32_t i)
     }
     if (r->result == RESULT(ACCEPTED)) {
         if (r->relay < 0 || r->taken[r->relay] == 0 || (copies > r->taken[r->relay] && !weak && !c->resend))
-            sim_violation("C", "%s/%u is ACCEPTED by %s, which does not have it, or another one does too", c->id, i,
-                          r->relay < 0 ? "nobody" : sim.proc[0].settings.relays[r->relay].name);
+            sim_violation("C", "%s/%u is ACCEPTED by %s, which does not have it, or another one does too", c->id,
+                          i, r->relay < 0 ? "nobody" : sim.proc[0].settings.relays[r->relay].name);
     } else if (r->result != RESULT(UNCONFIRMED) && copies > 0) {
         if (weak)
             weaken(r, c, i);
@@ -235,8 +240,8 @@ void sim_check_end(void)
         const struct sim_partition *p = sim_partition_of(sim_lane_at(i));
 
         if (p->committed < (int64_t)p->count)
-            sim_trace("%s-%d is committed up to %lld of %zu", td_topics[sim_lane_at(i).topic].name, (int)sim_lane_at(i).partition,
-                      (long long)p->committed, p->count);
+            sim_trace("%s-%d is committed up to %lld of %zu", td_topics[sim_lane_at(i).topic].name,
+                      (int)sim_lane_at(i).partition, (long long)p->committed, p->count);
     }
     if (lag)
         sim_violation("offset", "%llu records have their end and are not committed", (unsigned long long)lag);

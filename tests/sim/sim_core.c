@@ -148,15 +148,6 @@ void sim_memory_release(struct proc *proc)
         __wrap_free(proc->blocks + 1);
 }
 
-size_t sim_memory_blocks(const struct proc *proc)
-{
-    size_t count = 0;
-
-    for (const struct block *block = proc->blocks; block; block = block->next)
-        count++;
-    return count;
-}
-
 /* ---- chance ---- */
 
 uint64_t sim_below(uint64_t n)
@@ -280,7 +271,7 @@ bool sim_effect(void)
 
 /* ---- what happened ---- */
 
-static void line(const char *who, const char *fmt, va_list args)
+__attribute__((format(printf, 2, 0))) static void line(const char *who, const char *fmt, va_list args)
 {
     printf("[%5llu.%06llu] %-3s ", (unsigned long long)(sim.now / SEC), (unsigned long long)(sim.now % SEC), who);
     vprintf(fmt, args);

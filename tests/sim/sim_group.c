@@ -1,15 +1,27 @@
-/* The consumer group "dispatch": a coordinator, and each process's member as kafka_in.c behaves (eager, static members).
+/* The consumer group "dispatch": a coordinator, and each process's member as kafka_in.c behaves (eager, static
+ * members).
  *
- * The coordinator knows members by instance. A member that is not heard for the session timeout is out; a change begins a
- * rebalance, in which every member gives all its lanes back and joins again. A commit is taken only from a member of the
- * present generation, and is the proof of membership that td_kafka_in_alive_ms is about. */
+ * The coordinator knows members by instance. A member that is not heard for the session timeout is out; a change
+ * begins a rebalance, in which every member gives all its lanes back and joins again. A commit is taken only from
+ * a member of the present generation, and is the proof of membership that td_kafka_in_alive_ms is about. */
 #include "sim.h"
 
 #include <string.h>
 
 #include "tandem/clock.h"
 
-enum { SESSION_MS = 6000, HEARTBEAT_MS = 1500, TICK_MS = 100, COMMIT_GAP_MS = 100, HURRY_GAP_MS = 20, FLUSH_MAX_MS = 5000, REVOKE_MAX_MS = 20000, REBALANCE_MAX_MS = 60000, A_TURN = 500, REQUEST_MS = 4000 };
+enum {
+    SESSION_MS = 6000,
+    HEARTBEAT_MS = 1500,
+    TICK_MS = 100,
+    COMMIT_GAP_MS = 100,
+    HURRY_GAP_MS = 20,
+    FLUSH_MAX_MS = 5000,
+    REVOKE_MAX_MS = 20000,
+    REBALANCE_MAX_MS = 60000,
+    A_TURN = 500,
+    REQUEST_MS = 4000
+};
 
 enum in_state { IN_JOINING, IN_ASKING, IN_ASSIGNED, IN_REVOKING, IN_FLUSHING, IN_CLOSED };
 
@@ -339,8 +351,8 @@ static void on_commit(void *arg, uint64_t index)
 
         if (request->offset[i] < 0)
             continue;
-        sim_trace("  kafka commit %s-%d@%lld (from %s)", td_topics[sim_lane_at(i).topic].name, (int)sim_lane_at(i).partition,
-                  (long long)request->offset[i], proc->name);
+        sim_trace("  kafka commit %s-%d@%lld (from %s)", td_topics[sim_lane_at(i).topic].name,
+                  (int)sim_lane_at(i).partition, (long long)request->offset[i], proc->name);
         sim_check_commit(sim_lane_at(i), p->committed < 0 ? 0 : p->committed, request->offset[i]);
         p->committed = request->offset[i];
     }
@@ -368,7 +380,8 @@ static void pump_commits(struct td_kafka_in *in)
             any = any || in->lane[i].wanted > in->lane[i].acked;
             first = i;
         }
-    if (first == SIM_LANES || (!any && (now - in->proof_ms < HEARTBEAT_MS || now - in->commit_sent < HEARTBEAT_MS)))
+    if (first == SIM_LANES ||
+        (!any && (now - in->proof_ms < HEARTBEAT_MS || now - in->commit_sent < HEARTBEAT_MS)))
         return;
     if (!sim_effect())
         return;
@@ -378,9 +391,11 @@ static void pump_commits(struct td_kafka_in *in)
     request->generation = in->generation;
     request->serial = in->commit_serial;
     for (size_t i = 0; i < SIM_LANES; i++)
-        request->offset[i] = in->lane[i].assigned && in->lane[i].wanted > in->lane[i].acked ? in->lane[i].wanted : -1;
+        request->offset[i] =
+            in->lane[i].assigned && in->lane[i].wanted > in->lane[i].acked ? in->lane[i].wanted : -1;
     if (!any)
-        request->offset[first] = in->lane[first].acked > in->lane[first].start ? in->lane[first].acked : in->lane[first].start;
+        request->offset[first] =
+            in->lane[first].acked > in->lane[first].start ? in->lane[first].acked : in->lane[first].start;
     in->commit_sent = now;
     in->on_its_way = true;
     sim_after(latency(), NULL, on_commit, request, in->proc->index);
@@ -397,11 +412,13 @@ static void heartbeat(struct td_kafka_in *in)
         in->heard_at = sim.now;
         if (m->known)
             m->deadline = sim.now + SESSION_MS * MS;
-        if (in->state == IN_ASSIGNED && (!m->known || m->generation != in->generation || group.generation != in->generation))
+        if (in->state == IN_ASSIGNED &&
+            (!m->known || m->generation != in->generation || group.generation != in->generation))
             begin_revoke(in, true);
         else if (in->state == IN_ASSIGNED && group.rebalancing)
             begin_revoke(in, false);
-        else if (in->state == IN_JOINING && (!m->known || (!m->joined && (group.rebalancing || sim.now - in->since > 2 * SEC))))
+        else if (in->state == IN_JOINING &&
+                 (!m->known || (!m->joined && (group.rebalancing || sim.now - in->since > 2 * SEC))))
             join(in);
         else if (in->state == IN_ASKING && (!m->known || group.rebalancing || group.generation != in->generation))
             join(in);
@@ -425,7 +442,8 @@ static void drain(struct td_kafka_in *in)
         size_t i = in->turn++ % SIM_LANES, count = 0;
         struct in_lane *lane = &in->lane[i];
 
-        while (lane->assigned && !lane->paused && reading(in) && (size_t)lane->position < lane->fetched && count < 32) {
+        while (lane->assigned && !lane->paused && reading(in) && (size_t)lane->position < lane->fetched &&
+               count < 32) {
             const struct sim_record *r = &sim_partition_of(sim_lane_at(i))->record[lane->position];
             struct td_record rec = {.lane = sim_lane_at(i),
                                     .offset = lane->position,
@@ -437,8 +455,8 @@ static void drain(struct td_kafka_in *in)
 
             lane->position++;
             count++;
-            sim_trace("  record %s-%d@%lld %.*s", td_topics[rec.lane.topic].name, (int)rec.lane.partition, (long long)rec.offset,
-                      (int)rec.key_len, (const char *)rec.key);
+            sim_trace("  record %s-%d@%lld %.*s", td_topics[rec.lane.topic].name, (int)rec.lane.partition,
+                      (long long)rec.offset, (int)rec.key_len, (const char *)rec.key);
             in->ops.on_record(in->user, &rec);
         }
         left = left > count ? left - count : 0;
@@ -451,7 +469,8 @@ static void drain(struct td_kafka_in *in)
 static void step(struct td_kafka_in *in)
 {
     if (in->state == IN_REVOKING && sim.now - in->since > REVOKE_MAX_MS * MS) {
-        sim_violation("revoke", "%s has not given its lanes back within %d s", in->proc->name, REVOKE_MAX_MS / 1000);
+        sim_violation("revoke", "%s has not given its lanes back within %d s", in->proc->name,
+                      REVOKE_MAX_MS / 1000);
         enter(in, IN_FLUSHING);
     }
     if (in->state == IN_FLUSHING && (in->lost || settled(in) || sim.now - in->since > FLUSH_MAX_MS * MS)) {
@@ -492,9 +511,9 @@ static void pump(struct td_kafka_in *in)
 
 /* ---- tandem/kafka.h ---- */
 
-int td_kafka_in_new(uv_loop_t *loop, const struct td_settings *settings, struct td_metrics *metrics, const char *group_id,
-                    const enum td_topic_id *topics, size_t topic_count, const struct td_kafka_in_ops *ops, void *user,
-                    struct td_kafka_in **ret, struct td_err *reterr)
+int td_kafka_in_new(uv_loop_t *loop, const struct td_settings *settings, struct td_metrics *metrics,
+                    const char *group_id, const enum td_topic_id *topics, size_t topic_count,
+                    const struct td_kafka_in_ops *ops, void *user, struct td_kafka_in **ret, struct td_err *reterr)
 {
     struct td_kafka_in *in = sim_alloc(sizeof(*in));
 

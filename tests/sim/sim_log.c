@@ -13,7 +13,8 @@
 
 enum { LINGER_US = 5000, REQUEST_MS = 3000, HELD_US = 200000 };
 
-static const enum td_topic_id lane_topics[SIM_TOPICS] = {TD_T_EXPRESS, TD_T_OUTBOUND, TD_T_RETRY_1M, TD_T_RETRY_10M, TD_T_RETRY_1H};
+static const enum td_topic_id lane_topics[SIM_TOPICS] = {TD_T_EXPRESS, TD_T_OUTBOUND, TD_T_RETRY_1M,
+                                                         TD_T_RETRY_10M, TD_T_RETRY_1H};
 static struct sim_partition partitions[SIM_LANES];
 
 /* ---- partitions ---- */
@@ -139,8 +140,8 @@ static void write_record(struct produce *p)
     } else if (p->topic == TD_T_DEAD_LETTERS) {
         sim.dead_letters++;
     } else if (sim_lane_index(lane) < SIM_LANES) {
-        sim_trace("  kafka %s-%d gets %.*s (from %s)", td_topics[p->topic].name, (int)lane.partition, (int)p->key_len,
-                  (const char *)p->key, p->out->proc->name);
+        sim_trace("  kafka %s-%d gets %.*s (from %s)", td_topics[p->topic].name, (int)lane.partition,
+                  (int)p->key_len, (const char *)p->key, p->out->proc->name);
         sim_append(lane, p->key, p->key_len, p->value, p->len);
     } else {
         abort();
@@ -332,7 +333,8 @@ void sim_content_changed(struct campaign_world *campaign)
 
 int td_kafka_table_new(uv_loop_t *loop, const struct td_settings *settings, struct td_metrics *metrics,
                        enum td_topic_id topic, size_t cache_bytes,
-                       void (*on_change)(void *user, const void *key, size_t key_len, const void *value, size_t len),
+                       void (*on_change)(void *user, const void *key, size_t key_len, const void *value,
+                                         size_t len),
                        void *user, struct td_kafka_table **ret, struct td_err *reterr)
 {
     struct td_kafka_table *table = sim_alloc(sizeof(*table));

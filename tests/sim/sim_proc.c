@@ -1,4 +1,5 @@
-/* A dispatcher's life: started, killed, stopped, ended by itself; and what td_app, the log and the metrics are for it. */
+/* A dispatcher's life: started, killed, stopped, ended by itself; and what td_app, the log and the metrics are for
+ * it. */
 #include "sim.h"
 
 #include <stdarg.h>
@@ -42,7 +43,8 @@ static void relay_settings(struct td_relay_settings *s, size_t i)
 
 void sim_proc_init(struct proc *proc, unsigned index)
 {
-    static char url[] = "redis://sim", key[] = "0123456789abcdef0123456789abcdef", brokers[] = "sim", prefix[] = "";
+    static char url[] = "redis://sim", key[] = "0123456789abcdef0123456789abcdef", brokers[] = "sim",
+                prefix[] = "";
     static char de[] = "DE", se[] = "SE", *countries[] = {de, se};
     struct td_settings *s = &proc->settings;
 
@@ -58,7 +60,8 @@ void sim_proc_init(struct proc *proc, unsigned index)
                               .redis_url = url,
                               .redis_timeout_ms = (int64_t)sim_between(500, 2000),
                               .keys_token = key,
-                              .dispatch_window = (int64_t)(sim_chance(300) ? sim_between(5, 40) : sim_between(40, 2000)),
+                              .dispatch_window =
+                                  (int64_t)(sim_chance(300) ? sim_between(5, 40) : sim_between(40, 2000)),
                               .dispatch_lane_lease_ms = sim.proc[0].settings.dispatch_lane_lease_ms,
                               .dispatch_cache_bytes = 1 << 20,
                               .dispatch_drain_ms = (int64_t)sim_between(2000, 20000),
@@ -149,16 +152,20 @@ void sim_proc_doubt(struct proc *proc)
             sim.may_doubt += is;
             if (mail->in_doubt || mail->state == MAIL_RETRYING ||
                 (mail->state == MAIL_DELAYED && (mail->unbegin || !td_redis_up(d->redis))))
-                continue; /* really in doubt, just being cleared, or not to be cleared without Redis: not bounded */
+                continue; /* really in doubt, just being cleared, or not to be cleared without Redis: not bounded
+                           */
             begun += is;
             in[mail->state] += is;
             ending += mail->state == MAIL_ENDING;
         }
     sim.may_doubt += ending + outcomes_owed(d->outcomes);
-    /* Questions that were lost are asked again when Redis is back, and may all be answered GO: some more for a moment. */
+    /* Questions that were lost are asked again when Redis is back, and may all be answered GO: some more for a
+     * moment. */
     if (begun > 2 * most_begun(proc))
-        sim_violation("bound", "%s has begun %zu mails, at most %zu may be in doubt: %zu asked, %zu ready, %zu sending, %zu delayed",
-                      proc->name, begun, most_begun(proc), in[MAIL_BEGIN], in[MAIL_GO], in[MAIL_SENDING], in[MAIL_DELAYED]);
+        sim_violation(
+            "bound",
+            "%s has begun %zu mails, at most %zu may be in doubt: %zu asked, %zu ready, %zu sending, %zu delayed",
+            proc->name, begun, most_begun(proc), in[MAIL_BEGIN], in[MAIL_GO], in[MAIL_SENDING], in[MAIL_DELAYED]);
 }
 
 static void gone(struct proc *proc)
@@ -186,7 +193,6 @@ void sim_proc_kill(struct proc *proc, const char *why)
     sim_trace("%s is killed: %s", proc->name, why);
     sim_proc_doubt(proc);
     sim_relays_killed(proc);
-    proc->kills++;
     sim.kills++;
     gone(proc);
 }
@@ -205,7 +211,6 @@ void sim_proc_stop(struct proc *proc)
     if (!proc->alive || proc->stopping)
         return;
     proc->stopping = true;
-    sim.stops++;
     sim.current = proc;
     sim_trace("is asked to stop");
     sim_proc_doubt(proc);
@@ -266,8 +271,8 @@ void td_log(enum td_level level, const char *event, const char *fmt, ...)
     sim_trace("%s %s %s", level == TD_ERROR ? "error" : level == TD_WARN ? "warn" : "log", event, text);
 }
 
-struct td_metric *td_metric(struct td_metrics *metrics, enum td_metric_type type, const char *name, const char *help,
-                            const char *labels)
+struct td_metric *td_metric(struct td_metrics *metrics, enum td_metric_type type, const char *name,
+                            const char *help, const char *labels)
 {
     (void)metrics;
     (void)type;

@@ -1,8 +1,9 @@
-/* Redis: one server, and each process's client as redis.c and redis_link.c behave: commands in order, one deadline for
- * each, a connection on which anything went wrong is dropped and what was pending fails soon after the listeners know.
+/* Redis: one server, and each process's client as redis.c and redis_link.c behave: commands in order, one deadline
+ * for each, a connection on which anything went wrong is dropped and what was pending fails soon after the
+ * listeners know.
  *
- * A command is carried out when it reaches the server, which its sender need not live to see, and an answer may never
- * come back. */
+ * A command is carried out when it reaches the server, which its sender need not live to see, and an answer may
+ * never come back. */
 #include "sim.h"
 
 #include <stdlib.h>
@@ -30,7 +31,7 @@ struct td_redis {
     struct proc *proc;
     unsigned life;
     bool up, closed;
-    unsigned tries, link; /* link: rises with every connection */
+    unsigned tries, link;            /* link: rises with every connection */
     uint64_t reaches_at, answers_at; /* both ways keep the order */
     uint64_t timeout_us;
     struct calls sent, failed;
@@ -347,7 +348,7 @@ static struct td_arg *copy_args(const struct td_arg *args, size_t count)
 }
 
 static int command(struct td_redis *client, const char *script, const struct td_arg *keys, size_t key_count,
-                const struct td_arg *args, size_t arg_count, td_redis_cb *cb, void *user)
+                   const struct td_arg *args, size_t arg_count, td_redis_cb *cb, void *user)
 {
     struct call *call;
     uint64_t at;
@@ -362,7 +363,8 @@ static int command(struct td_redis *client, const char *script, const struct td_
         fail_soon(client, call, TD_EIO);
         return TD_EIO;
     }
-    call->what = (struct sim_call){script, copy_args(keys, key_count), copy_args(args, arg_count), key_count, arg_count, NULL};
+    call->what = (struct sim_call){
+        script, copy_args(keys, key_count), copy_args(args, arg_count), key_count, arg_count, NULL};
     push(&client->sent, call);
     at = sim.now + latency();
     if (at < client->reaches_at)
@@ -375,8 +377,8 @@ static int command(struct td_redis *client, const char *script, const struct td_
 
 /* ---- tandem/redis.h ---- */
 
-int td_redis_new(uv_loop_t *loop, const char *url, const char *password, unsigned timeout_ms, struct td_redis **ret,
-                 struct td_err *reterr)
+int td_redis_new(uv_loop_t *loop, const char *url, const char *password, unsigned timeout_ms,
+                 struct td_redis **ret, struct td_err *reterr)
 {
     struct td_redis *client = sim_alloc(sizeof(*client));
 
@@ -436,8 +438,8 @@ int td_redis_command(struct td_redis *client, const struct td_arg *args, size_t 
     abort();
 }
 
-int td_redis_eval(struct td_redis *client, const struct td_script *script, const struct td_arg *keys, size_t key_count,
-                  const struct td_arg *args, size_t arg_count, td_redis_cb *cb, void *user)
+int td_redis_eval(struct td_redis *client, const struct td_script *script, const struct td_arg *keys,
+                  size_t key_count, const struct td_arg *args, size_t arg_count, td_redis_cb *cb, void *user)
 {
     return command(client, script->name, keys, key_count, args, arg_count, cb, user);
 }

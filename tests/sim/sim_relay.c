@@ -1,5 +1,5 @@
-/* Relays and the connections to them: what connection.h promises, without sockets. A relay writes its ledger when the
- * whole final dot has reached it, before it answers; the answer may never arrive.
+/* Relays and the connections to them: what connection.h promises, without sockets. A relay writes its ledger when
+ * the whole final dot has reached it, before it answers; the answer may never arrive.
  *
  *   start --round trips--> the dot reaches the relay: taken or refused --half a round trip--> result
  */
@@ -29,9 +29,9 @@ struct flight {
     uint32_t index;
     unsigned life;
     bool reused;
-    bool over;      /* its result is known here, or nobody is left to know */
-    bool left;      /* nobody is left: what is in the socket goes on */
-    bool at_relay;  /* the dot has reached it */
+    bool over;     /* its result is known here, or nobody is left to know */
+    bool left;     /* nobody is left: what is in the socket goes on */
+    bool at_relay; /* the dot has reached it */
     bool taken;
     uint64_t dot_us, deadline;
     struct attempt_result result;
@@ -127,7 +127,8 @@ static struct attempt_result verdict(struct flight *f, size_t relay)
         return result;
     case REFUSAL_FICKLE: /* says this now and that a moment later */
         if (sim_chance(600)) {
-            result.reply = sim_chance(500) ? reply(550, "5.1.1", "no such mailbox") : reply(450, "4.2.1", "mailbox is busy");
+            result.reply =
+                sim_chance(500) ? reply(550, "5.1.1", "no such mailbox") : reply(450, "4.2.1", "mailbox is busy");
             return result;
         }
         break;
@@ -161,7 +162,6 @@ static void settle(struct flight *f, const struct attempt_result *result)
     f->over = true;
     flight_remove(conn, f);
     if (result->kind == ATTEMPT_UNCONFIRMED) {
-        f->campaign->rcpt[f->index].in_doubt = true;
         f->campaign->rcpt[f->index].unconfirmed++;
         sim.lost_replies++;
     }
@@ -221,8 +221,8 @@ static void check_bytes(const struct flight *f)
 
     for (size_t i = 0; i < f->mail.slice_count; i++)
         bytes += f->mail.slices[i].len;
-    if (f->mail.slice_count != 2 || f->mail.slices[0].len != len || memcmp(f->mail.slices[0].data, want, len) != 0 ||
-        f->mail.slices[1].len != f->campaign->blob_len ||
+    if (f->mail.slice_count != 2 || f->mail.slices[0].len != len ||
+        memcmp(f->mail.slices[0].data, want, len) != 0 || f->mail.slices[1].len != f->campaign->blob_len ||
         memcmp(f->mail.slices[1].data, f->campaign->blob, f->campaign->blob_len) != 0)
         sim_violation("bytes", "%s/%u: other bytes than rendered (%zu)", f->campaign->id, f->index, bytes);
 }
@@ -270,7 +270,8 @@ static void on_dot(void *arg, uint64_t tag)
         sim_after(answer_us, conn->connector->proc, on_result, f, 0);
     else if (sim_chance(500))
         sim_after(conn->rtt, conn->connector->proc, on_final_timeout, f, 0); /* reset instead of a reply */
-    sim_after((uint64_t)conn->connector->settings->final_timeout_ms * MS, conn->connector->proc, on_final_timeout, f, 0);
+    sim_after((uint64_t)conn->connector->settings->final_timeout_ms * MS, conn->connector->proc, on_final_timeout,
+              f, 0);
 }
 
 /* ---- starting mails ---- */
@@ -290,7 +291,6 @@ static void start(struct connection *conn, const struct smtp_mail *mail)
     f->campaign = sim_campaign(at + 1, strcspn(at + 1, "@"));
     if (strcmp(under_test->msg->campaign_id, f->campaign->id) != 0 || under_test->msg->index != f->index)
         sim_violation("bytes", "%s/%u goes out as %s", f->campaign->id, f->index, under_test->key);
-    f->campaign->rcpt[f->index].attempts++;
     f->dot_us = sim.now + conn->rtt * (conn->pipelining ? 1 : 3) + conn->rtt / 2;
     conn->flight[conn->flights++] = f;
     sim_trace("  %s/%u starts at %s", f->campaign->id, f->index, name_of(conn->connector->relay));
@@ -302,7 +302,8 @@ static void on_idle(void *arg, uint64_t turn)
 {
     struct connection *conn = arg;
 
-    if (here(conn) && conn->up && conn->turn == turn && conn->flights == 0 && conn->end == SMTP_OPEN && !conn->quitting)
+    if (here(conn) && conn->up && conn->turn == turn && conn->flights == 0 && conn->end == SMTP_OPEN &&
+        !conn->quitting)
         conn->ops->stale(conn->user);
 }
 
@@ -337,7 +338,8 @@ static void run(struct connection *conn)
     if (conn->was_idle)
         return;
     conn->was_idle = true;
-    sim_after((uint64_t)conn->connector->settings->idle_timeout_ms * MS, conn->connector->proc, on_idle, conn, ++conn->turn);
+    sim_after((uint64_t)conn->connector->settings->idle_timeout_ms * MS, conn->connector->proc, on_idle, conn,
+              ++conn->turn);
     conn->ops->idle(conn->user);
 }
 
@@ -362,7 +364,8 @@ static void on_up(void *arg, uint64_t tag)
     run(conn);
 }
 
-int connector_new(uv_loop_t *loop, const struct td_relay_settings *settings, struct connector **ret, struct td_err *reterr)
+int connector_new(uv_loop_t *loop, const struct td_relay_settings *settings, struct connector **ret,
+                  struct td_err *reterr)
 {
     struct connector *c = sim_alloc(sizeof(*c));
 
@@ -391,8 +394,8 @@ void connector_free(struct connector *connector)
     (void)connector;
 }
 
-int connection_open(struct connector *connector, const struct connection_ops *ops, void *user, struct connection **ret,
-                    struct td_err *reterr)
+int connection_open(struct connector *connector, const struct connection_ops *ops, void *user,
+                    struct connection **ret, struct td_err *reterr)
 {
     struct connection *conn = sim_alloc(sizeof(*conn));
 
@@ -405,7 +408,8 @@ int connection_open(struct connector *connector, const struct connection_ops *op
     conn->pipelining = connector->settings->pipelining;
     conn->next = relays[connector->relay].connections;
     relays[connector->relay].connections = conn;
-    sim_after(relays[connector->relay].mode == MODE_SLOW ? 20 * conn->rtt : 3 * conn->rtt, connector->proc, on_up, conn, 0);
+    sim_after(relays[connector->relay].mode == MODE_SLOW ? 20 * conn->rtt : 3 * conn->rtt, connector->proc, on_up,
+              conn, 0);
     *ret = conn;
     return TD_OK;
 }
@@ -525,7 +529,6 @@ void sim_relays_killed(struct proc *proc)
                 struct recipient *r = &conn->flight[k]->campaign->rcpt[conn->flight[k]->index];
 
                 conn->flight[k]->over = conn->flight[k]->left = true;
-                r->in_doubt = true;
                 r->killed++;
                 sim.may_doubt++;
             }

@@ -4,7 +4,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROW = 3, ROW_MS = 5000, QUIET_MS = 1000, PROBES = 2, PROBE_LEASE_MS = 5000, GRANTS_PER_S = 5, WINS = 20, FEW = 3, FEW_MS = 3000, IDLE_MS = 60000, RARE_MS = 10000, CUT_MS = 500 };
+enum {
+    ROW = 3,
+    ROW_MS = 5000,
+    QUIET_MS = 1000,
+    PROBES = 2,
+    PROBE_LEASE_MS = 5000,
+    GRANTS_PER_S = 5,
+    WINS = 20,
+    FEW = 3,
+    FEW_MS = 3000,
+    IDLE_MS = 60000,
+    RARE_MS = 10000,
+    CUT_MS = 500
+};
 
 enum state { CLOSED, LIMITED, OPEN, HALF_OPEN, PAUSED };
 static const char *const name_of[] = {"closed", "limited", "open", "half-open", "paused"};
@@ -99,7 +112,8 @@ static void judge(struct shared *r, const struct sim_call *call, bool current, u
     }
 }
 
-static void trial(struct shared *r, const struct sim_call *call, bool current, uint64_t now, bool *ret_probe, uint64_t *ret_grants)
+static void trial(struct shared *r, const struct sim_call *call, bool current, uint64_t now, bool *ret_probe,
+                  uint64_t *ret_grants)
 {
     if (current && count(call, "hard") + count(call, "fatal") > 0) {
         open_it(r, call, arg(call, "reason"), now);
@@ -130,7 +144,8 @@ static void trial(struct shared *r, const struct sim_call *call, bool current, u
         r->wins += (unsigned)(ok < most ? ok : most);
         r->used += (unsigned)count(call, "used");
     }
-    if (r->wins >= WINS || (r->wins >= FEW && now - r->half_at >= FEW_MS) || (r->used <= r->wins && now - r->half_at >= IDLE_MS)) {
+    if (r->wins >= WINS || (r->wins >= FEW && now - r->half_at >= FEW_MS) ||
+        (r->used <= r->wins && now - r->half_at >= IDLE_MS)) {
         r->closed_at = now;
         r->row = 0;
         r->factor = 1;
@@ -189,7 +204,8 @@ struct td_reply *sim_report(const struct sim_call *call)
     char number[32];
 
     if (!r->known) {
-        *r = (struct shared){.known = true, .epoch = count(call, "epoch") + 1, .factor = 1, .reason = "well.start"};
+        *r =
+            (struct shared){.known = true, .epoch = count(call, "epoch") + 1, .factor = 1, .reason = "well.start"};
         if (strcmp(arg(call, "state"), "open") == 0 && count(call, "epoch") > 0)
             open_it(r, call, arg(call, "reason"), now);
     }

@@ -1,4 +1,5 @@
-/* sim_report.h - relay_report.lua in C, as far as what it answers matters to sending: states, epochs, probes, grants. */
+/* sim_report.h - relay_report.lua in C, as far as what it answers matters to sending: states, epochs, probes,
+ * grants. */
 #ifndef SIM_REPORT_H
 #define SIM_REPORT_H
 

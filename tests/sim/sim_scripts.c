@@ -88,8 +88,8 @@ static struct td_reply *ledger_begin(const struct sim_call *call)
         if (verdicts[i] == '2' && !before)
             r->retried++;
         r->go_by = verdicts[i] == '1' ? r->go_by : sim_id_of(call->by);
-        sim_trace("  redis begin %s/%u -> %c%s (for %s)", c->id, index_at(&call->arg[0], i), verdicts[i], before ? " again" : "",
-                  call->by->name);
+        sim_trace("  redis begin %s/%u -> %c%s (for %s)", c->id, index_at(&call->arg[0], i), verdicts[i],
+                  before ? " again" : "", call->by->name);
     }
     reply = sim_reply_array(1 + done);
     sim_reply_set(reply, 0, sim_reply_str(verdicts, count));
@@ -121,13 +121,15 @@ static struct td_reply *ledger_end(const struct sim_call *call)
         bool same = r->pending && r->pending_len == arg[3].len && memcmp(r->pending, arg[3].data, arg[3].len) == 0;
 
         sim_trace("  redis end %s/%u %s %s%s (for %s)", c->id, index, text_of(&arg[1]), text_of(&arg[2]),
-                  !r->done ? "" : same ? " again" : " OVERTAKEN", call->by->name);
+                  !r->done ? ""
+                  : same   ? " again"
+                           : " OVERTAKEN",
+                  call->by->name);
         if (!r->done) {
             r->done = true;
             fresh++;
             r->pending = r->ended = arg[3].data;
             r->pending_len = r->ended_len = arg[3].len;
-            r->ended_by = call->by->name;
             for (size_t k = 0; k < SIM_RELAYS; k++)
                 c->accepted[k] += is(&arg[1], "accepted") && is(&arg[2], sim.proc[0].settings.relays[k].name);
         } else if (!same) {
@@ -166,7 +168,8 @@ static struct td_reply *ledger_undo(const struct sim_call *call)
     for (size_t i = 0; i < count; i++) {
         struct recipient *r = &c->rcpt[index_at(&call->arg[0], i)];
 
-        sim_trace("  redis undo %s/%u%s (for %s)", c->id, index_at(&call->arg[0], i), r->done ? " done" : "", call->by->name);
+        sim_trace("  redis undo %s/%u%s (for %s)", c->id, index_at(&call->arg[0], i), r->done ? " done" : "",
+                  call->by->name);
         if (r->done)
             continue;
         changed += r->tried;
@@ -220,7 +223,8 @@ static struct td_reply *lane(const struct sim_call *call)
     if (!mine && is(&call->arg[0], "renew"))
         return sim_reply_int(0);
     if (owned && !mine) {
-        sim_reply_set(reply, 0, sim_reply_int(-(long long)((l->until - sim.now) / MS > 1 ? (l->until - sim.now) / MS : 1)));
+        sim_reply_set(reply, 0,
+                      sim_reply_int(-(long long)((l->until - sim.now) / MS > 1 ? (l->until - sim.now) / MS : 1)));
         return reply;
     }
     if (!mine) {
@@ -264,7 +268,8 @@ static struct td_reply *pace(const struct sim_call *call)
 {
     size_t relay = relay_of(&call->key[0]);
     double rate = strtod(text_of(&call->arg[0]), NULL), apart = 1e6 / rate;
-    uint64_t want = strtoull(text_of(&call->arg[1]), NULL, 10), horizon = strtoull(text_of(&call->arg[2]), NULL, 10);
+    uint64_t want = strtoull(text_of(&call->arg[1]), NULL, 10),
+             horizon = strtoull(text_of(&call->arg[2]), NULL, 10);
     uint64_t from = tat[relay] > sim.now ? tat[relay] : sim.now, n = 0, share;
     struct td_reply *reply = sim_reply_array(7);
     const char *why = "";
@@ -317,9 +322,14 @@ struct td_reply *sim_script(const struct sim_call *call)
     static const struct {
         const char *name;
         struct td_reply *(*run)(const struct sim_call *call);
-    } scripts[] = {{"ledger_begin", ledger_begin}, {"ledger_end", ledger_end}, {"ledger_published", ledger_published},
-                   {"ledger_undo", ledger_undo},   {"lane", lane},             {"pace", pace},
-                   {"relay_report", sim_report},   {"HMGET", hmget}};
+    } scripts[] = {{"ledger_begin", ledger_begin},
+                   {"ledger_end", ledger_end},
+                   {"ledger_published", ledger_published},
+                   {"ledger_undo", ledger_undo},
+                   {"lane", lane},
+                   {"pace", pace},
+                   {"relay_report", sim_report},
+                   {"HMGET", hmget}};
 
     for (size_t i = 0; i < sizeof(scripts) / sizeof(scripts[0]); i++)
         if (strcmp(call->script, scripts[i].name) == 0)

@@ -1,4 +1,5 @@
-/* libuv's timers, prepare, check and idle handles over the virtual clock; td_clock; chance for those who ask the system. */
+/* libuv's timers, prepare, check and idle handles over the virtual clock; td_clock; chance for those who ask the
+ * system. */
 #include "sim.h"
 
 #include <openssl/rand.h>

@@ -50,7 +50,8 @@ static void on_arrival(void *arg, uint64_t tag)
     struct campaign_world *c = a->campaign;
     struct recipient *r = &c->rcpt[a->index];
     Tandem__Internal__V1__OutboundMessage msg = TANDEM__INTERNAL__V1__OUTBOUND_MESSAGE__INIT;
-    Tandem__Internal__V1__Segment segment[2] = {TANDEM__INTERNAL__V1__SEGMENT__INIT, TANDEM__INTERNAL__V1__SEGMENT__INIT};
+    Tandem__Internal__V1__Segment segment[2] = {TANDEM__INTERNAL__V1__SEGMENT__INIT,
+                                                TANDEM__INTERNAL__V1__SEGMENT__INIT};
     Tandem__Internal__V1__Segment *segments[2] = {&segment[0], &segment[1]};
     char text[64], address[64], key[TD_MAIL_KEY_MAX], *route[SIM_RELAYS], *country[1];
     uint8_t hash[TD_HASH_BYTES] = {0};
@@ -94,7 +95,8 @@ static void on_arrival(void *arg, uint64_t tag)
                             : TANDEM__MAIL__V1__CAMPAIGN_CLASS__CAMPAIGN_CLASS_BULK;
     key_len = td_mail_key(key, c->id, a->index);
     packed = td_pb_write(&msg.base, &len);
-    sim_append((struct td_lane){c->express ? TD_T_EXPRESS : TD_T_OUTBOUND, r->partition}, key, key_len, packed, len);
+    sim_append((struct td_lane){c->express ? TD_T_EXPRESS : TD_T_OUTBOUND, r->partition}, key, key_len, packed,
+               len);
     free(packed);
 }
 
@@ -125,7 +127,6 @@ static void make_recipient(struct campaign_world *c, uint32_t i, unsigned odd, u
     uint64_t at = sim_chance(500) ? 0 : sim_below(spread_us + 1);
 
     r->partition = (uint8_t)((i / 7 + (unsigned)(c - sim.campaign)) % lanes);
-    r->express = c->express;
     r->records = sim_chance(50) ? 2 : 1;
     r->relay = -1;
     for (size_t k = 0; k < SIM_RELAYS; k++)
@@ -163,9 +164,10 @@ static void make_campaign(size_t n)
     for (uint32_t i = 0; i < c->count; i++)
         make_recipient(c, i, odd, spread_us, lanes);
     sim.recipients += c->count;
-    sim_trace("%s: %u recipients, %s, %s, route %s%s, deadline in %lld s", c->id, c->count, c->resend ? "resend" : "hold",
-              c->express ? "express" : "bulk", sim.proc[0].settings.relays[c->route[0]].name,
-              c->route_len == 2 ? " and the other" : "", (long long)(c->deadline_ms - td_wall_ms()) / 1000);
+    sim_trace("%s: %u recipients, %s, %s, route %s%s, deadline in %lld s", c->id, c->count,
+              c->resend ? "resend" : "hold", c->express ? "express" : "bulk",
+              sim.proc[0].settings.relays[c->route[0]].name, c->route_len == 2 ? " and the other" : "",
+              (long long)(c->deadline_ms - td_wall_ms()) / 1000);
 }
 
 /* ---- faults ---- */
@@ -194,10 +196,26 @@ enum fault {
     F_COUNT
 };
 
-static const char *const fault_name[F_COUNT] = {"kill -9", "kill -9 at a call", "stop", "rebalance", "cut from Kafka", "Kafka away",
-                                                "cut from Redis", "Redis away", "Redis hangs", "Redis loses a reply", "Redis drops connections",
-                                                "produce fails", "commits are lost", "relay mode", "relay resets", "relay loses replies",
-                                                "both relays down", "SIGSTOP", "campaign paused", "campaign cancelled"};
+static const char *const fault_name[F_COUNT] = {"kill -9",
+                                                "kill -9 at a call",
+                                                "stop",
+                                                "rebalance",
+                                                "cut from Kafka",
+                                                "Kafka away",
+                                                "cut from Redis",
+                                                "Redis away",
+                                                "Redis hangs",
+                                                "Redis loses a reply",
+                                                "Redis drops connections",
+                                                "produce fails",
+                                                "commits are lost",
+                                                "relay mode",
+                                                "relay resets",
+                                                "relay loses replies",
+                                                "both relays down",
+                                                "SIGSTOP",
+                                                "campaign paused",
+                                                "campaign cancelled"};
 
 struct fault_plan {
     enum fault what;
@@ -297,7 +315,9 @@ static void on_fault(void *arg, uint64_t empties)
             sim_redis_drop(&sim.proc[i]);
         break;
     case F_PRODUCE:
-        sim_produce_fault(f->proc, f->number % 10 == 0 ? PRODUCE_FATAL : f->number % 2 ? PRODUCE_WRITTEN : PRODUCE_NOT_WRITTEN);
+        sim_produce_fault(f->proc, f->number % 10 == 0 ? PRODUCE_FATAL
+                                   : f->number % 2     ? PRODUCE_WRITTEN
+                                                       : PRODUCE_NOT_WRITTEN);
         break;
     case F_COMMITS:
         sim_group_lose_commits(f->proc, 1 + f->number % 5);
@@ -343,7 +363,8 @@ static void plan_faults(const struct sim_options *options)
 {
     size_t count = sim_chance(100) ? 0 : sim_between(1, FAULTS_MAX);
     /* Some seeds crowd their faults into a few seconds: most of what goes wrong needs two at once. */
-    uint64_t from = sim_chance(500) ? sim_below(8 * SEC) : 0, width = from ? 6 * SEC : FAULT_LAST_MS * MS, calm_at = SEC;
+    uint64_t from = sim_chance(500) ? sim_below(8 * SEC) : 0, width = from ? 6 * SEC : FAULT_LAST_MS * MS,
+             calm_at = SEC;
 
     for (size_t i = 0; i < count; i++) {
         struct fault_plan *f = sim_alloc(sizeof(*f));

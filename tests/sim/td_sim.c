@@ -20,7 +20,8 @@ struct options {
 
 /* One line a seed from a worker to the parent: fits into a pipe's atomic write. */
 struct report {
-    uint64_t seed, ran, virtual_ms, weakened, weakened_repeats, weakened_alive, unconfirmed, accepted, kills, recipients;
+    uint64_t seed, ran, virtual_ms, weakened, weakened_repeats, weakened_alive, unconfirmed, accepted, kills,
+        recipients;
     bool begun, failed;
     char why[400];
 };
@@ -95,7 +96,8 @@ static void work(const struct options *o, unsigned job, int fd)
 }
 
 struct sums {
-    uint64_t seeds, failed, weakened, weakened_repeats, weakened_alive, weak_seeds, unconfirmed, accepted, kills, recipients, ran, virtual_ms;
+    uint64_t seeds, failed, weakened, weakened_repeats, weakened_alive, weak_seeds, unconfirmed, accepted, kills,
+        recipients, ran, virtual_ms;
 };
 
 static void add(struct sums *sums, const struct report *report, bool verbose)
@@ -115,9 +117,10 @@ static void add(struct sums *sums, const struct report *report, bool verbose)
     if (report->failed)
         printf("FAIL seed %llu %s\n", (unsigned long long)report->seed, report->why);
     else if (verbose)
-        printf("ok   seed %llu: %llu events, %llu ms, %llu unconfirmed, %llu weakened\n", (unsigned long long)report->seed,
-               (unsigned long long)report->ran, (unsigned long long)report->virtual_ms,
-               (unsigned long long)report->unconfirmed, (unsigned long long)report->weakened);
+        printf("ok   seed %llu: %llu events, %llu ms, %llu unconfirmed, %llu weakened\n",
+               (unsigned long long)report->seed, (unsigned long long)report->ran,
+               (unsigned long long)report->virtual_ms, (unsigned long long)report->unconfirmed,
+               (unsigned long long)report->weakened);
     fflush(stdout);
 }
 
@@ -191,7 +194,8 @@ int main(int argc, char **argv)
         {"verbose", 'v', NULL, 0, "a line for every seed", 0},
         {"empty-redis", 'e', NULL, 0, "Redis may come back without its data: L, C and D do not hold then", 0},
         {0}};
-    static const struct argp argp = {table, on_option, NULL, "Simulate dispatchers, Kafka, Redis, relays and faults.", NULL, NULL, NULL};
+    static const struct argp argp = {
+        table, on_option, NULL, "Simulate dispatchers, Kafka, Redis, relays and faults.", NULL, NULL, NULL};
     struct options options = {.from = 1, .to = 1000, .jobs = 2};
     struct sums sums = {0};
 
@@ -205,9 +209,11 @@ int main(int argc, char **argv)
         options.sim.trace = false;
         run_all(&options, &sums);
     }
-    printf("%llu recipients, %llu accepted, %llu unconfirmed, %llu kills, %llu events in %llu virtual hours; beyond the ledger's reach: %llu (%llu by nobody's death, and %llu repeats) in %llu seeds\n",
-           (unsigned long long)sums.recipients, (unsigned long long)sums.accepted, (unsigned long long)sums.unconfirmed, (unsigned long long)sums.kills,
-           (unsigned long long)sums.ran, (unsigned long long)(sums.virtual_ms / 3600000), (unsigned long long)sums.weakened,
+    printf("%llu recipients, %llu accepted, %llu unconfirmed, %llu kills, %llu events in %llu virtual hours; "
+           "beyond the ledger's reach: %llu (%llu by nobody's death, and %llu repeats) in %llu seeds\n",
+           (unsigned long long)sums.recipients, (unsigned long long)sums.accepted,
+           (unsigned long long)sums.unconfirmed, (unsigned long long)sums.kills, (unsigned long long)sums.ran,
+           (unsigned long long)(sums.virtual_ms / 3600000), (unsigned long long)sums.weakened,
            (unsigned long long)sums.weakened_alive, (unsigned long long)sums.weakened_repeats,
            (unsigned long long)sums.weak_seeds);
     printf("%llu seeds, %llu failed\n", (unsigned long long)sums.seeds, (unsigned long long)sums.failed);
