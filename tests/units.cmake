@@ -2,7 +2,7 @@
 foreach(module err buf arena log_line settings rng id token addr header mimeenc wilson backoff gcra lanes topics pb map watermark)
   td_unit(${module} td_core)
 endforeach()
-foreach(module metrics http app redis ledger_redis kafka_mock kafka_table)
+foreach(module metrics http app redis ledger_redis view_redis kafka_mock kafka_table)
   td_unit(${module} td_io)
 endforeach()
 foreach(module template mime_compose recipe pacing)

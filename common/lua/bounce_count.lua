@@ -1,6 +1,7 @@
 -- A bounce of an accepted mail, counted once a recipient; a hard one takes the place of a soft one or a block.
 -- KEYS: bounced (2 bits a recipient: 0 none, 1 soft, 2 block, 3 hard), totals   ARGV: index, class, relay, keep s
 -- Reply: 1 when counted now.
+if redis.pcall('EXISTS', 'td:{view}') == 0 then return redis.error_reply('NOVIEW the view is not whole') end -- see ledger_begin.lua
 local NUMBER = {soft = 1, block = 2, hard = 3}
 local NAME = {'soft', 'block', 'hard'}
 local new = NUMBER[ARGV[2]]

@@ -3,6 +3,9 @@
 -- begun is td:{c:X}:begun:<token>: a call whose answer was lost is asked again with its token and answered as before;
 -- without it the caller would meet its own `tried` bits and could not tell them from a dead owner's. "" = no token.
 -- Reply: one character a mail (0 GO, 1 DONE, 2 TRIED), then for each DONE in order its pending outcome, "" when published.
+-- A Redis that lost its data says so by the key's absence: a FLUSHALL cuts no connection. In a Redis Cluster the key is on
+-- another node and this says nothing (pcall); clients then look at it once a second.
+if redis.pcall('EXISTS', 'td:{view}') == 0 then return redis.error_reply('NOVIEW the view is not whole') end
 local BEGUN_S = 600
 local verdicts = ARGV[3] ~= '' and redis.call('GET', KEYS[4])
 local reply = {''}

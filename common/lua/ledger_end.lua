@@ -1,6 +1,7 @@
 -- These mails have their outcome. Counted only when `done` changes from 0, so a repeated call changes nothing.
 -- KEYS: done, totals, pending   ARGV: keep s, then for each mail: index, result, relay ("" = none), packed outcome
 -- Reply: how many were new, then the places in the call (from 0) of those that had ended with another outcome before.
+if redis.pcall('EXISTS', 'td:{view}') == 0 then return redis.error_reply('NOVIEW the view is not whole') end -- see ledger_begin.lua
 local reply = {0}
 local sums = {}
 for at = 2, #ARGV, 4 do

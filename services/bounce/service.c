@@ -261,8 +261,10 @@ static int bounce_open(struct bounce *b, struct td_err *reterr)
     int rc;
 
     rc = td_redis_new(loop, s->redis_url, s->redis_password, (unsigned)s->redis_timeout_ms, &b->redis, reterr);
-    if (rc == TD_OK)
+    if (rc == TD_OK) {
+        td_redis_need_view(b->redis);
         rc = td_kafka_out_new(loop, s, b->app->metrics, &b->out, reterr);
+    }
     if (rc == TD_OK)
         rc = settle_new(loop, s, b->app->metrics, b->redis, b->out, &settle_ops, b, &b->settle, reterr);
     if (rc == TD_OK)

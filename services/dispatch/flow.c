@@ -155,22 +155,70 @@ void flow_record(struct dispatch *d, struct lane *lane, const struct td_record *
     }
 }
 
-void flow_lane_owned(struct dispatch *d, struct lane *lane)
-{
-    td_log(TD_DEBUG, "lane.owned", "lane=%s", lane->name);
-    for (struct mail *mail = lane->mails; mail; mail = mail->lane_next)
-        if (mail->state == MAIL_LANE)
-            flow_prepare(d, mail);
-}
-
 /* ---- the ledger: may it go? ---- */
 
-/* Nobody else can have begun it: the owner before left nothing in doubt, or it was written after we owned the lane. */
-static bool is_fresh(const struct mail *mail)
+/* Was it written after Redis' view was built, so that every `tried` bit it ever had is there? */
+static bool is_of_view(const struct dispatch *d, const struct mail *mail)
+{
+    int64_t view_ms = td_redis_view_ms(d->redis);
+
+    return view_ms == 0 || mail->timestamp_ms > view_ms + CLOCKS_MS;
+}
+
+/* Nobody else can have begun it: the owner before left nothing in doubt, or it was written after we owned the lane, or the
+ * lane had no owner since before it was written. */
+static bool is_fresh(const struct dispatch *d, const struct mail *mail)
 {
     const struct lane *lane = mail->lane;
 
-    return lane && lane->owned && (lane->clean || mail->timestamp_ms > lane->owned_at_ms + CLOCKS_MS);
+    return lane && lane->owned &&
+           (lane->clean || mail->timestamp_ms > lane->owned_at_ms + CLOCKS_MS || (lane->first && is_of_view(d, mail)));
+}
+
+/* The ledger says GO, but `tried` bits of before Redis' loss are in no topic: the owner before may have begun this mail if it
+ * is one of the first of its lane (README.md: of how many, and why). Counts each mail that is not done. */
+static bool is_unproven(struct dispatch *d, struct mail *mail)
+{
+    struct lane *lane = mail->lane;
+
+    if (!lane || mail->counted || lane->unproven == 0 || mail->timestamp_ms > lane->owned_at_ms + CLOCKS_MS)
+        return false;
+    mail->counted = true;
+    lane->unproven--;
+    return !is_of_view(d, mail);
+}
+
+/* What an owner has begun (with its relays, and its reserve), and one more a connection: ended, and on its way to
+ * mail.outcomes. */
+static size_t in_flight_max(const struct td_settings *s)
+{
+    size_t connections = 0, sending = 0, reserve;
+
+    for (size_t i = 0; i < s->relay_count; i++) {
+        const struct td_relay_settings *relay = &s->relays[i];
+        size_t each = !relay->pipelining ? 1 : relay->bdat_window > 2 ? (size_t)relay->bdat_window : 2;
+
+        connections += (size_t)relay->max_connections;
+        sending += (size_t)relay->max_connections * each;
+    }
+    reserve = connections / 2;
+    return sending + connections + (reserve < RESERVE_MIN ? RESERVE_MIN : reserve > RESERVE_MAX ? RESERVE_MAX : reserve);
+}
+
+void flow_lane_owned(struct dispatch *d, struct lane *lane)
+{
+    struct mail *oldest = lane->mails;
+
+    td_log(TD_DEBUG, "lane.owned", "lane=%s", lane->name);
+    lane->unproven = lane->clean ? 0 : in_flight_max(d->settings);
+    /* In the order in which they were read: `unproven` is about the first of the lane. */
+    while (oldest && oldest->lane_next)
+        oldest = oldest->lane_next;
+    for (struct mail *mail = oldest, *next; mail; mail = next) {
+        next = mail->lane_prev;
+        if (mail->state == MAIL_LANE)
+            flow_prepare(d, mail);
+    }
 }
 
 static void begin(struct dispatch *d, struct mail *mail)
@@ -215,7 +263,7 @@ static bool begin_without_ledger(struct dispatch *d, struct mail *mail, bool sen
     } else if (bits_get(&mail->campaign->done, mail->msg->index)) {
         td_metric_add(d->m.repeats, 1);
         flow_finished(d, mail);
-    } else if (is_fresh(mail)) {
+    } else if (is_fresh(d, mail)) {
         td_metric_add(d->m.ledger_away, 1);
         mail->tried = sent;
         go(d, mail);
@@ -239,6 +287,8 @@ static void begun(struct dispatch *d, struct mail *mail, const struct td_begun *
         flow_drop(d, mail);
         return;
     }
+    if (verdict != TD_DONE && is_unproven(d, mail))
+        verdict = TD_TRIED;
     switch (verdict) {
     case TD_GO:
         go(d, mail);

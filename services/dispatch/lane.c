@@ -121,6 +121,12 @@ static void own(struct lane_set *set, struct lane *lane)
     set->owned(set->user, lane);
 }
 
+/* of: what td_lane_acquire said. A view that nothing was before knows of every owner there ever was. */
+static bool is_clean(const struct lane_set *set, long long of)
+{
+    return of == 1 || (of == 2 && td_redis_view_ms(set->redis) == 0);
+}
+
 static void on_lease(void *user, const struct td_reply *reply, const struct td_err *err)
 {
     struct ask *ask = user;
@@ -136,7 +142,7 @@ static void on_lease(void *user, const struct td_reply *reply, const struct td_e
     if (!lane || (lane->revoked && !lane->owned)) {
         /* It went away before it was ours: its next owner must not wait for a lease that nobody uses. */
         if (answer > 0)
-            td_lane_release(set->redis, name, set->owner, td_reply_int(td_reply_at(reply, 1)) == 1, NULL, NULL);
+            td_lane_release(set->redis, name, set->owner, is_clean(set, td_reply_int(td_reply_at(reply, 1))), NULL, NULL);
         return;
     }
     if (lane->revoked)
@@ -147,8 +153,10 @@ static void on_lease(void *user, const struct td_reply *reply, const struct td_e
     if (answer > 0) {
         lane->fresh_at_ms = asked_at_ms;
         lane->ask_again_ms = asked_at_ms + (uint64_t)set->settings->dispatch_lane_lease_ms / 3;
-        if (!lane->owned)
-            lane->clean = td_reply_int(td_reply_at(reply, 1)) == 1;
+        if (!lane->owned) {
+            lane->first = td_reply_int(td_reply_at(reply, 1)) == 2;
+            lane->clean = is_clean(set, td_reply_int(td_reply_at(reply, 1)));
+        }
         own(set, lane);
         return;
     }

@@ -26,6 +26,8 @@ struct lane {
     struct td_watermark *wm;
     bool owned;            /* mails may start */
     bool clean;            /* taken over with nothing in doubt: whatever is read from it nobody can have begun */
+    bool first;            /* nobody owned it since Redis' view was built: the same for what was written later than that */
+    size_t unproven;       /* not clean: the owner before may have begun mails among so many of the first not done yet */
     bool in_doubt;         /* given back while a relay had mails of it */
     bool fenced;           /* someone else has the lease now: start nothing, commit nothing */
     bool asking;           /* a lease call is under way */

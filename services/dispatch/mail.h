@@ -55,6 +55,7 @@ struct mail {
     bool begun;      /* it may be handed over */
     bool tried;      /* the ledger's bit may be set for it: not so when it begun while Redis was away */
     bool in_doubt;   /* resend: a copy handed over before may have arrived, so `tried` stays and no end but ACCEPTED is certain */
+    bool counted;    /* against lane->unproven */
     bool parked;     /* DELAYED until Redis is back, which was not asked about it yet */
     bool unbegin;    /* DELAYED because Redis is away: next `tried` is to be cleared */
     bool retrying;   /* DELAYED because Redis is away: next comes the retry topic */

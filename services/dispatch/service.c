@@ -275,8 +275,10 @@ static int dispatch_open(struct dispatch *d, struct td_err *reterr)
     int rc;
 
     rc = td_redis_new(loop, s->redis_url, s->redis_password, (unsigned)s->redis_timeout_ms, &d->redis, reterr);
-    if (rc == TD_OK)
+    if (rc == TD_OK) {
+        td_redis_need_view(d->redis);
         rc = td_kafka_out_new(loop, s, d->app->metrics, &d->out, reterr);
+    }
     if (rc == TD_OK)
         rc = outcomes_new(loop, d->redis, d->out, &out_ops, d, &d->outcomes, reterr);
     if (rc == TD_OK)

@@ -10,6 +10,7 @@
 #include "job.h"
 #include "tandem/clock.h"
 #include "tandem/log.h"
+#include "view.h"
 
 #define TICK_MS 50
 #define SETTLE_MS 1000        /* a new lane waits so long, so that our table has read what its last owner wrote */
@@ -24,6 +25,7 @@ struct service {
     struct ingestion ingestion; /* first: what jobs see */
     struct lane *lanes[1024];
     size_t lane_count;
+    struct view *view;
     uv_timer_t tick;
     bool tick_open;
     size_t waiting_bytes, waiting_jobs;
@@ -322,6 +324,7 @@ static void service_free(void *state)
         lane_close(svc, svc->lanes[i]);
     svc->lane_count = 0;
     td_kafka_in_free(ingestion->in);
+    view_free(svc->view);
     /* These call back what is pending, which ends the orphans. */
     td_kafka_table_free(ingestion->contents);
     td_redis_free(ingestion->redis);
@@ -355,12 +358,15 @@ static int service_start(struct td_app *app, void **ret_state, struct td_err *re
         rc = td_redis_new(app->loop, settings->redis_url, settings->redis_password,
                           (unsigned)settings->redis_timeout_ms, &ingestion->redis, reterr);
     if (rc == TD_OK) {
+        td_redis_need_view(ingestion->redis);
         td_redis_on_state(ingestion->redis, on_redis, svc);
         rc = td_kafka_out_new(app->loop, settings, app->metrics, &ingestion->out, reterr);
     }
     if (rc == TD_OK)
         rc = td_kafka_table_new(app->loop, settings, app->metrics, TD_T_CONTENTS, TABLE_CACHE_BYTES, on_content,
                                 svc, &ingestion->contents, reterr);
+    if (rc == TD_OK)
+        rc = view_new(app, ingestion->contents, ingestion->campaigns, &svc->view, reterr);
     if (rc == TD_OK)
         rc = td_kafka_in_new(app->loop, settings, app->metrics, "ingestion", topics, 1, &ops, svc, &ingestion->in,
                              reterr);

@@ -273,8 +273,10 @@ static int make_parts(struct rendering *r, struct td_err *reterr)
     struct td_metrics *m = r->app->metrics;
     int rc = td_redis_new(loop, s->redis_url, s->redis_password, (unsigned)s->redis_timeout_ms, &r->redis, reterr);
 
-    if (rc == TD_OK)
+    if (rc == TD_OK) {
+        td_redis_need_view(r->redis);
         rc = td_kafka_out_new(loop, s, m, &r->out, reterr);
+    }
     if (rc < 0)
         return rc;
     r->campaigns = campaigns_new(r->app, r->out, on_campaign, r);

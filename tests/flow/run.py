@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -189,6 +190,90 @@ def redis_stopped_for_10_s(stack):
     said = truth(stack, campaign).check(8000)
     assert during > 500, f"only {during} mails were sent while Redis was away"
     return f"{said}, {during} sent while Redis was away"
+
+
+def flush_redis(stack):
+    subprocess.run(["redis-cli", "-p", str(stack.redis_port), "FLUSHALL"], check=True, capture_output=True)
+
+
+def view_built(stack, times):
+    """Wait until ingestion has said so often that the view is whole."""
+    log = Path(stack.services["ingestion-1"].log)
+    wait_for(f"the view's rebuilding no. {times}", 60, lambda: log.read_text(errors="replace").count("view.whole") >= times, 0.1)
+
+
+def totals_agree(stack, campaign, count):
+    """What Redis says of a finished campaign is what mail.outcomes says."""
+    t, s = truth(stack, campaign), stack.status(campaign)
+    told = {k: s.get(k, 0) for k in ("submitted", "accepted", "unconfirmed")}
+    assert told == {"submitted": count, "accepted": t.count("ACCEPTED"), "unconfirmed": t.count("UNCONFIRMED")}, f"totals: {told}"
+
+
+@case(primary=("--bounce-share", "5"))
+def redis_emptied_midway(stack):
+    """FLUSHALL mid-send, twice, the dispatcher lives: one outcome each, no copies, nothing in doubt, totals right again."""
+    campaign = submit(stack, 8000)
+    wait_part(stack, campaign, 1500)
+    flush_redis(stack)
+    view_built(stack, 2)  # the first was of the empty topics
+    wait_part(stack, campaign, 4500)
+    flush_redis(stack)
+    view_built(stack, 3)
+    wait_done(stack, campaign, 8000)
+    said = truth(stack, campaign).check(8000)
+    totals_agree(stack, campaign, 8000)
+    told = wait_for("bounces", 30, lambda: (lambda n: n if n and n == stack.status(campaign).get("hard", {}).get("ses-eu") else 0)(
+        len(truth(stack, campaign).bounces)), 0.5)
+    return f"{said}; {told} bounces counted"
+
+
+FEW = {"max_connections": 10, "pipelining": False}
+
+
+def redis_and_dispatcher_killed(stack, policy):
+    campaign = submit(stack, 4000, "--on-unconfirmed", policy)
+    wait_part(stack, campaign, 1000)
+    victim = stack.services["dispatch-1"]
+    stack.redis.kill()
+    victim.kill()
+    shutil.rmtree(stack.dir / "redis")
+    (stack.dir / "redis").mkdir()
+    stack.redis.start()
+    victim.start()
+    view_built(stack, 2)
+    wait_done(stack, campaign, 4000)
+    # README of dispatch: of each lane, as many of the first as one dispatcher may have under way: one a connection, as many
+    # on their way to mail.outcomes, half as many begun. Only what was with a relay can be a copy.
+    t = truth(stack, campaign)
+    said = t.check(4000, unconfirmed_at_most=6 * 50) if policy == "hold" else t.check(4000, copies_at_most=50)
+    totals_agree(stack, campaign, 4000)
+    return said
+
+
+@case(primary_entry=FEW, backup_entry=FEW)
+def redis_and_dispatcher_killed_together_hold(stack):
+    """Redis dies with its data and the dispatcher with it, on_unconfirmed = hold: nobody is lost, nobody gets a second copy."""
+    return redis_and_dispatcher_killed(stack, "hold")
+
+
+@case(primary_entry=FEW, backup_entry=FEW)
+def redis_and_dispatcher_killed_together_resend(stack):
+    """The same with on_unconfirmed = resend: everybody gets it."""
+    return redis_and_dispatcher_killed(stack, "resend")
+
+
+@case()
+def same_submission_after_redis_lost_all(stack):
+    """A finished campaign is handed in again after Redis was emptied: no second mail, nothing counted twice."""
+    campaign = submit(stack, 2000, "--id", "again")
+    wait_done(stack, campaign, 2000)
+    flush_redis(stack)
+    submit(stack, 2000, "--id", "again")  # at once: it has to wait for the view
+    view_built(stack, 2)
+    time.sleep(3)
+    said = truth(stack, campaign).check(2000)
+    totals_agree(stack, campaign, 2000)
+    return said
 
 
 @case()

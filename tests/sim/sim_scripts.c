@@ -205,7 +205,8 @@ static struct td_reply *lane(const struct sim_call *call)
     char name[48];
     const char *at = text_of(&call->key[0]) + strlen("td:{lane:");
     struct sim_lease *l;
-    bool owned, mine, clean = false;
+    bool owned, mine;
+    int clean = 0;
     struct td_reply *reply = sim_reply_array(2);
 
     snprintf(name, sizeof(name), "%.*s", (int)strcspn(at, "}"), at);
@@ -228,10 +229,11 @@ static struct td_reply *lane(const struct sim_call *call)
         return reply;
     }
     if (!mine) {
-        clean = ++l->fence == 1 || l->clean;
+        clean = l->clean ? 1 : l->fence == 0 ? 2 : 0;
+        l->fence++;
         l->clean = false;
         sim_trace("  redis lane %s is %s's (fence %llu)%s", name, call->by->name, (unsigned long long)l->fence,
-                  clean ? ", clean" : "");
+                  clean == 1 ? ", clean" : clean == 2 ? ", the first" : "");
     }
     snprintf(l->owner, sizeof(l->owner), "%s", text_of(&call->arg[1]));
     l->until = sim.now + strtoull(text_of(&call->arg[2]), NULL, 10) * MS;

@@ -1,4 +1,5 @@
-/* tandem/kafka_follow.h - read a whole topic, or what comes from now on, without a group. For tools: _new blocks.
+/* tandem/kafka_follow.h - read a whole topic, or what comes from now on, without a group. For tools, and for what a
+ * service does once: _new blocks.
  * Loop thread only. */
 #ifndef TD_KAFKA_FOLLOW_H
 #define TD_KAFKA_FOLLOW_H
@@ -27,6 +28,8 @@ struct td_kafka_follow_ops {
 int td_kafka_follow_new(uv_loop_t *loop, const struct td_settings *settings, enum td_topic_id topic, bool from_end,
                         unsigned timeout_ms, const struct td_kafka_follow_ops *ops, void *user,
                         struct td_kafka_follow **ret, struct td_err *reterr);
+/** Stop or restart delivery: back-pressure. What is fetched meanwhile is bounded (16 MiB). */
+void td_kafka_follow_hold(struct td_kafka_follow *follow, bool hold);
 /** NULL is fine; may be called from a callback. Handles close in the loop's next turn. */
 void td_kafka_follow_free(struct td_kafka_follow *follow);
 

@@ -8,12 +8,12 @@
  * totals fields: submitted, accepted, refused, invalid, suppressed, expired, cancelled, unconfirmed,
  *   accepted:<relay>, hard:<relay>, soft:<relay>, block:<relay>, and count (sealed recipient count).
  *   td:{c:X}:begun:T  what begin with token T answered, for 10 minutes
- * All expire 30 days after the last change. Every call may be repeated: it has no further effect, except begin
- * without a token, see there. When Redis has lost its data begin says GO for mails that are done: whoever sees a
- * new run_id and an empty ledger rebuilds it from mail.outcomes (td_ledger_end with each record,
- * td_ledger_published) before it begins. Loop thread only. Batches hold 1..TD_LEDGER_BATCH entries of one
- * campaign; more, or an index over TD_LEDGER_INDEX_MAX, or an invalid name is TD_EINVAL: returned, and no callback
- * comes (as after TD_ENOMEM). */
+ * All expire 30 days after the last change. Every call may be repeated: it has no further effect, except begin without
+ * a token, see there. A Redis that is new or has lost its data has no key td:{view}: begin, end, admit, seal, bounce, a
+ * lane's lease and the suppression check then fail (TD_EIO, the link drops) until ingestion has rebuilt the view, so
+ * that nobody is told GO of a mail that is done. `tried` cannot be rebuilt: see td_lane_acquire.
+ * Loop thread only. Batches hold 1..TD_LEDGER_BATCH entries of one campaign; more, or an index over
+ * TD_LEDGER_INDEX_MAX, or an invalid name is TD_EINVAL: returned, and no callback comes (as after TD_ENOMEM). */
 #ifndef TD_LEDGER_H
 #define TD_LEDGER_H
 
@@ -91,15 +91,32 @@ int td_ledger_bounce(struct td_redis *redis, const char *campaign_id, uint32_t i
  * process. */
 /**
  * Take a lane, or renew the lease on it.
- * Reply: an array: the fence (> 0) when it is ours now (or was already: the same fence); else -milliseconds until
- * it may run out: ask again then. After a fence: 1 when nobody owned the lane before us, or the last owner let go
- * of it clean; 0 when that one may have left mails of unknown fate, or it was ours already.
+ * Reply: an array: the fence (> 0) when it is ours now (or was already: the same fence); else -milliseconds until it may run
+ * out: ask again then. After a fence: 1 when the last owner let go of the lane clean; 2 when nobody owned it since the view
+ * was built (td_redis_view_ms); 0 when the owner before may have left mails of unknown fate, or it was ours already.
  */
 int td_lane_acquire(struct td_redis *redis, const char *name, const char *owner, unsigned ttl_ms, td_redis_cb *cb,
                     void *user);
 /** clean: nothing of this lane is in doubt. Reply: 1 when it was ours, else 0. */
 int td_lane_release(struct td_redis *redis, const char *name, const char *owner, bool clean, td_redis_cb *cb,
                     void *user);
+
+/* The view: rebuilt from topics when Redis is new or has lost its data. By ingestion alone, on a link without
+ * td_redis_need_view. */
+struct td_fact {
+    uint32_t index;
+    const char *what;    /* "": it was taken in; "hard", "soft", "block": it bounced; else its result, a totals field */
+    const char *relay;   /* "" when none */
+    const uint8_t *hash; /* TD_HASH_BYTES, NULL when not known */
+};
+/** Merge what topics say: bits are set and counted once, whoever sets them first. sealed: -1 when not known. Reply: how
+ * many facts were new. */
+int td_ledger_restore(struct td_redis *redis, const char *campaign_id, int64_t sealed, const struct td_fact *fact,
+                      size_t count, td_redis_cb *cb, void *user);
+/** Ask for the work. Reply: 3 ours now, 1 ours still, 0 somebody else's, 2 the view is whole. */
+int td_view_take(struct td_redis *redis, const char *owner, unsigned lease_ms, td_redis_cb *cb, void *user);
+/** The view is whole. mark: Unix ms and what makes it unique. Reply: 1, or 0: the lease was lost, begin again. */
+int td_view_publish(struct td_redis *redis, const char *owner, const char *mark, td_redis_cb *cb, void *user);
 
 /* Suppression: 256 sets td:{supp:<first byte in hex>} of 16-byte hashes. */
 int td_suppression_add(struct td_redis *redis, const uint8_t hash[TD_HASH_BYTES], td_redis_cb *cb, void *user);

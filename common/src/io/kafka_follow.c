@@ -23,7 +23,7 @@ struct td_kafka_follow {
     void *user;
     struct follow_part *parts;
     int32_t count, started, left; /* left: partitions whose end has not been reached */
-    bool told, freed, in_pump;
+    bool told, freed, in_pump, held;
 };
 
 static void follow_destroy(struct td_kafka_follow *follow)
@@ -86,7 +86,7 @@ static void pump(void *user)
     int budget = FOLLOW_BUDGET;
 
     follow->in_pump = true;
-    while (!follow->freed && budget-- > 0 && (message = rd_kafka_consume_queue(follow->queue, 0))) {
+    while (!follow->freed && !follow->held && budget-- > 0 && (message = rd_kafka_consume_queue(follow->queue, 0))) {
         take(follow, message);
         rd_kafka_message_destroy(message);
     }
@@ -98,7 +98,7 @@ static void pump(void *user)
     follow->in_pump = false;
     if (follow->freed)
         follow_destroy(follow);
-    else if (budget < 0)
+    else if (budget < 0 && !follow->held)
         kafka_wake_soon(follow->wake);
 }
 
@@ -186,6 +186,13 @@ out:
     if (follow)
         follow_destroy(follow);
     return rc;
+}
+
+void td_kafka_follow_hold(struct td_kafka_follow *follow, bool hold)
+{
+    follow->held = hold;
+    if (!hold)
+        kafka_wake_soon(follow->wake);
 }
 
 void td_kafka_follow_free(struct td_kafka_follow *follow)

@@ -12,7 +12,8 @@
 #define LANE_NAME_MAX 200
 #define TOKEN_MAX 64
 #define KEY_MAX (TD_CAMPAIGN_ID_MAX + TOKEN_MAX + 32)
-#define KEYS_MAX 4
+#define KEYS_MAX 5
+#define VIEW_KEY "td:{view}"
 
 struct keys {
     char text[KEYS_MAX][KEY_MAX];
@@ -236,6 +237,67 @@ int td_ledger_bounce(struct td_redis *redis, const char *campaign_id, uint32_t i
         cb, user);
 }
 
+/* ---- the view ---- */
+
+int td_ledger_restore(struct td_redis *redis, const char *campaign_id, int64_t sealed, const struct td_fact *fact,
+                      size_t count, td_redis_cb *cb, void *user)
+{
+    struct keys keys;
+    struct td_arg *args;
+    char(*number)[11], sealed_text[24] = "";
+    int rc;
+
+    if (count < 1 || count > TD_LEDGER_BATCH ||
+        !keys_of(&keys, campaign_id, KEYS("seen", "addr", "done", "bounced", "totals")))
+        return TD_EINVAL;
+    for (size_t i = 0; i < count; i++)
+        if (fact[i].index > TD_LEDGER_INDEX_MAX)
+            return TD_EINVAL;
+    args = malloc((2 + 4 * count) * sizeof(*args));
+    number = malloc(count * sizeof(*number));
+    if (!args || !number) {
+        rc = TD_ENOMEM;
+        goto out;
+    }
+    if (sealed >= 0)
+        snprintf(sealed_text, sizeof(sealed_text), "%" PRId64, sealed);
+    args[0] = TD_ARG_STR(KEEP_S);
+    args[1] = TD_ARG_STR(sealed_text);
+    for (size_t i = 0; i < count; i++) {
+        snprintf(number[i], sizeof(number[i]), "%" PRIu32, fact[i].index);
+        args[2 + 4 * i] = TD_ARG_STR(number[i]);
+        args[3 + 4 * i] = TD_ARG_STR(fact[i].what);
+        args[4 + 4 * i] = TD_ARG_STR(fact[i].relay);
+        args[5 + 4 * i] = (struct td_arg){fact[i].hash ? (const void *)fact[i].hash : "", fact[i].hash ? TD_HASH_BYTES : 0};
+    }
+    rc = td_redis_eval(redis, &td_script_ledger_restore, keys.arg, keys.count, args, 2 + 4 * count, cb, user);
+out:
+    free(args);
+    free(number);
+    return rc;
+}
+
+static int view_call(struct td_redis *redis, const char *verb, const char *owner, const char *lease_ms, const char *mark,
+                     td_redis_cb *cb, void *user)
+{
+    return td_redis_eval(redis, &td_script_view, (struct td_arg[]){TD_ARG_STR(VIEW_KEY), TD_ARG_STR(VIEW_KEY ":lease")}, 2,
+                         (struct td_arg[]){TD_ARG_STR(verb), TD_ARG_STR(owner), TD_ARG_STR(lease_ms), TD_ARG_STR(mark)}, 4,
+                         cb, user);
+}
+
+int td_view_take(struct td_redis *redis, const char *owner, unsigned lease_ms, td_redis_cb *cb, void *user)
+{
+    char number[11];
+
+    snprintf(number, sizeof(number), "%u", lease_ms);
+    return view_call(redis, "take", owner, number, "", cb, user);
+}
+
+int td_view_publish(struct td_redis *redis, const char *owner, const char *mark, td_redis_cb *cb, void *user)
+{
+    return view_call(redis, "publish", owner, "", mark, cb, user);
+}
+
 /* ---- lanes ---- */
 
 static int lane_call(struct td_redis *redis, const char *verb, const char *name, const char *owner,
@@ -289,18 +351,19 @@ int td_suppression_remove(struct td_redis *redis, const uint8_t hash[TD_HASH_BYT
     return suppression_call(redis, "SREM", hash, cb, user);
 }
 
-/* One SISMEMBER a hash, pipelined; replies come in order, so a counter says which one it is. */
+/* One SISMEMBER a hash, pipelined; replies come in order, so a counter says which one it is. Behind them the view's mark is
+ * asked for: when it is there after them it was there before them, and the sets were not those of an emptied Redis. */
 struct check {
     void (*cb)(void *user, const uint8_t *suppressed, size_t count, const struct td_err *err);
     void *user;
-    size_t count, answered;
+    size_t count, answered; /* answered: the mark's counts, too */
     struct td_err err; /* the first failure; code TD_OK: none */
     uint8_t suppressed[];
 };
 
 static void check_answered(struct check *check)
 {
-    if (++check->answered < check->count)
+    if (++check->answered <= check->count)
         return;
     if (check->err.code == TD_OK)
         check->cb(check->user, check->suppressed, check->count, NULL);
@@ -317,6 +380,28 @@ static void on_member(void *user, const struct td_reply *reply, const struct td_
         check->err = *err;
     check->suppressed[check->answered] = td_reply_int(reply) == 1;
     check_answered(check);
+}
+
+static void on_view(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    struct check *check = user;
+
+    if (err && check->err.code == TD_OK)
+        check->err = *err;
+    else if (!err && td_reply_int(reply) == 0)
+        td_fail(&check->err, TD_EIO, "redis: the view is not whole");
+    check_answered(check);
+}
+
+/* Ask for the mark; when no callback will come the check ends as the last answer of those under way does. */
+static void check_view(struct td_redis *redis, struct check *check)
+{
+    int rc = td_redis_command(redis, (struct td_arg[]){TD_ARG_STR("EXISTS"), TD_ARG_STR(VIEW_KEY)}, 2, on_view, check);
+
+    if (rc == TD_ENOMEM) {
+        td_fail(&check->err, TD_ENOMEM, "suppression check");
+        check->count--;
+    }
 }
 
 int td_suppression_check(struct td_redis *redis, const uint8_t (*hash)[TD_HASH_BYTES], size_t count,
@@ -343,10 +428,13 @@ int td_suppression_check(struct td_redis *redis, const uint8_t (*hash)[TD_HASH_B
             continue;
         /* No callback will come for this one: ask no further, and let the answers under way end the check. */
         td_fail(&check->err, TD_ENOMEM, "suppression check");
-        check->count = i;
-        if (i == 0)
+        if (i == 0) {
             free(check);
-        return i == 0 ? TD_ENOMEM : TD_OK;
+            return TD_ENOMEM;
+        }
+        check->count = i - 1; /* nor the mark's */
+        return TD_OK;
     }
+    check_view(redis, check);
     return rc;
 }

@@ -102,6 +102,8 @@ void td_redis_free(struct td_redis *redis)
     uv_close((uv_handle_t *)&redis->main.timer, on_handle_closed);
     uv_close((uv_handle_t *)&redis->sub.timer, on_handle_closed);
     uv_close((uv_handle_t *)&redis->soon, on_handle_closed);
+    if (redis->need_view)
+        uv_close((uv_handle_t *)&redis->look, on_handle_closed);
     redis_link_drop(&redis->main, TD_EIO, "closed");
     redis_link_drop(&redis->sub, TD_EIO, "closed");
     while ((command = redis_queue_pop(&redis->failed)))

@@ -69,6 +69,10 @@ struct td_redis {
     struct td_rng rng;
     char run_id[41];
     bool closing;
+    bool need_view;   /* up only while the view is whole: redis_view.c */
+    bool view_missed; /* its absence was logged */
+    char view[64];    /* the mark as it was when the link came up */
+    uv_timer_t look;  /* at the mark; open when need_view */
     unsigned open_handles;
     struct listener listener[TD_REDIS_LISTENERS_MAX];
     struct channel channel[TD_REDIS_CHANNELS_MAX];
@@ -94,6 +98,12 @@ int redis_link_write(struct link *link, const struct td_arg *prefix, size_t pref
                      const struct td_arg *args, size_t count);
 /** What was written last is this command: queue it with its deadline. */
 void redis_link_sent(struct link *link, struct command *command);
+/** One command of the link itself, in any state from GREETING on. @return TD_OK or TD_ENOMEM, without a callback then */
+int redis_link_command(struct link *link, const struct td_arg *args, size_t count, td_redis_cb *cb, void *user);
+/** The greeting is over. */
+void redis_link_up(struct link *link);
+/** Ask for the mark: the link comes up, stays up or is dropped by the answer. @return as redis_link_command */
+int redis_view_look(struct link *link); /* in redis_view.c */
 /** Hand what was gathered to the connection. */
 void redis_link_flush(struct link *link);
 

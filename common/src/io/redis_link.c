@@ -2,7 +2,7 @@
  *
  * Two links: `main` carries commands, `sub` only messages (RESP2 cannot mix them). A link goes
  *
- *   WAITING --back-off over--> OPENING --connected--> GREETING --AUTH, SELECT, INFO answered--> UP
+ *   WAITING --back-off over--> OPENING --connected--> GREETING --AUTH, SELECT, INFO (and the view's mark) answered--> UP
  *      ^------------------------- anything goes wrong: link_drop, which alone goes back -----------+
  *
  * A connection on which anything went wrong is never used again: a late reply would answer the next command.
@@ -186,7 +186,7 @@ void redis_link_sent(struct link *link, struct command *command)
         link_arm_deadline(link);
 }
 
-static int link_command(struct link *link, const struct td_arg *args, size_t count, td_redis_cb *cb, void *user)
+int redis_link_command(struct link *link, const struct td_arg *args, size_t count, td_redis_cb *cb, void *user)
 {
     struct command *command = calloc(1, sizeof(*command));
 
@@ -204,7 +204,7 @@ static int link_command(struct link *link, const struct td_arg *args, size_t cou
 
 /* ---- greeting ---- */
 
-static void link_up(struct link *link)
+void redis_link_up(struct link *link)
 {
     struct td_redis *redis = link->redis;
 
@@ -262,7 +262,10 @@ static void on_info(void *user, const struct td_reply *reply, const struct td_er
         redis_link_drop(link, TD_EIO, "it is no Redis");
         return;
     }
-    link_up(link);
+    if (link != &redis->main || !redis->need_view)
+        redis_link_up(link);
+    else if (redis_view_look(link) != TD_OK)
+        redis_link_drop(link, TD_EIO, "out of memory");
 }
 
 static void on_conn_opened(void *user)
@@ -282,11 +285,11 @@ static void on_conn_opened(void *user)
         login[n++] = TD_ARG_STR(target->user);
     login[n++] = TD_ARG_STR(target->password);
     if (target->password[0])
-        rc = link_command(link, login, n, on_login, link);
+        rc = redis_link_command(link, login, n, on_login, link);
     if (rc == TD_OK && target->db[0])
-        rc = link_command(link, choose, 2, on_login, link);
+        rc = redis_link_command(link, choose, 2, on_login, link);
     if (rc == TD_OK)
-        rc = link_command(link, info, 1, on_info, link);
+        rc = redis_link_command(link, info, 1, on_info, link);
     if (rc != TD_OK)
         redis_link_drop(link, TD_EIO, "out of memory");
 }
@@ -331,7 +334,7 @@ static void answer_error(struct link *link, struct command *command, const char 
         td_fail(&err, away ? TD_EIO : TD_EFATAL, "redis: %.*s", (int)strcspn(text, " "), text);
     command_done(command, NULL, &err);
     if (drop && link->conn)
-        redis_link_drop(link, TD_EIO, "the server cannot be written to");
+        redis_link_drop(link, TD_EIO, "the server cannot be worked with: read-only, loading, or without its data");
 }
 
 static void on_message(struct td_redis *redis, const struct td_reply *reply)

@@ -1,0 +1,49 @@
+-- What topics say about recipients of one campaign, merged into what is there: each bit is set and counted once, whoever
+-- sets it first. Works on a Redis whose view is not whole; that is what it is for.
+-- KEYS: seen, addr, done, bounced, totals   ARGV: keep s, sealed count ("" = not known), then for each fact: index,
+--   what, relay, address hash ("" = none)
+--   what: "" it was taken in; "hard", "soft" or "block": it bounced; else its result ("accepted", "refused", ...)
+-- Reply: how many facts were new.
+local NUMBER = {soft = 1, block = 2, hard = 3}
+local NAME = {'soft', 'block', 'hard'}
+local new, sums = 0, {}
+local function add(field, n) sums[field] = (sums[field] or 0) + n end
+
+local function take_in(i, hash)
+  if redis.call('SETBIT', KEYS[1], i, 1) == 1 then return false end
+  add('submitted', 1)
+  if #hash == 16 then redis.call('SETRANGE', KEYS[2], string.format('%.0f', i * 16), hash) end
+  return true
+end
+
+local function finish(i, result, relay)
+  if redis.call('SETBIT', KEYS[3], i, 1) == 1 then return false end
+  add(result, 1)
+  if result == 'accepted' and relay ~= '' then add('accepted:' .. relay, 1) end
+  return true
+end
+
+local function bounce(i, class, relay) -- as bounce_count.lua
+  local number = NUMBER[class]
+  local old = redis.call('BITFIELD', KEYS[4], 'GET', 'u2', '#' .. i)[1]
+  if old == 3 or (old > 0 and number < 3) then return false end
+  redis.call('BITFIELD', KEYS[4], 'SET', 'u2', '#' .. i, number)
+  if old > 0 then add(NAME[old] .. ':' .. relay, -1) end
+  add(class .. ':' .. relay, 1)
+  return true
+end
+
+for at = 3, #ARGV, 4 do
+  local i, what, relay, hash = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local is_new
+  if NUMBER[what] then is_new = bounce(i, what, relay)
+  else
+    is_new = take_in(i, hash)
+    if what ~= '' then is_new = finish(i, what, relay) end
+  end
+  if is_new then new = new + 1 end
+end
+if ARGV[2] ~= '' then redis.call('HSET', KEYS[5], 'count', ARGV[2]) end
+for field, n in pairs(sums) do redis.call('HINCRBY', KEYS[5], field, n) end
+for k = 1, 5 do redis.call('EXPIRE', KEYS[k], ARGV[1]) end
+return new
