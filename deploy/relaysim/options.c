@@ -8,42 +8,17 @@
 const char *argp_program_version = "tandem-relaysim " TD_VERSION;
 error_t argp_err_exit_status = 64;
 
-/* clang-format off: an option a line */
+/* An option a line, in all three lists. */
+/* clang-format off */
 enum option_key {
-    KEY_LISTEN = 256,
-    KEY_LISTEN_TLS,
-    KEY_CONTROL,
-    KEY_CERT,
-    KEY_KEY,
-    KEY_CA,
-    KEY_CA_KEY,
-    KEY_USER,
-    KEY_PASSWORD_FILE,
-    KEY_PLAINTEXT_AUTH,
-    KEY_NAME,
-    KEY_PROFILE,
-    KEY_NO_PIPELINING,
-    KEY_NO_STARTTLS,
-    KEY_CHUNKING,
-    KEY_SIZE,
-    KEY_RATE,
-    KEY_DAILY,
-    KEY_MAX_CONNECTIONS,
-    KEY_DELAY,
-    KEY_IDLE,
-    KEY_LEDGER,
-    KEY_LEDGER_HASH,
-    KEY_STORE,
-    KEY_READY_FILE,
-    KEY_BOUNCE_SHARE,
-    KEY_BOUNCE_TO,
-    KEY_BOUNCE_MATCH,
-    KEY_BOUNCE_STATUS
+    KEY_LISTEN = 256, KEY_LISTEN_TLS, KEY_CONTROL, KEY_CERT, KEY_KEY, KEY_CA, KEY_CA_KEY, KEY_USER, KEY_PASSWORD_FILE,
+    KEY_PLAINTEXT_AUTH, KEY_NAME, KEY_PROFILE, KEY_NO_PIPELINING, KEY_NO_STARTTLS, KEY_CHUNKING, KEY_SIZE, KEY_RATE,
+    KEY_DAILY, KEY_MAX_CONNECTIONS, KEY_DELAY, KEY_IDLE, KEY_LEDGER, KEY_LEDGER_HASH, KEY_STORE, KEY_READY_FILE,
+    KEY_BOUNCE_SHARE, KEY_BOUNCE_TO, KEY_BOUNCE_MATCH, KEY_BOUNCE_STATUS
 };
 
 static const struct argp_option option_table[] = {
-    {"listen", KEY_LISTEN, "HOST:PORT", 0, "SMTP, with STARTTLS when there is a certificate; port 0 = a free one",
-     1},
+    {"listen", KEY_LISTEN, "HOST:PORT", 0, "SMTP, with STARTTLS when there is a certificate; port 0 = a free one", 1},
     {"listen-tls", KEY_LISTEN_TLS, "HOST:PORT", 0, "SMTP with implicit TLS", 1},
     {"control", KEY_CONTROL, "HOST:PORT", 0, "HTTP with JSON: status, faults, limits", 1},
     {"ready-file", KEY_READY_FILE, "FILE", 0, "write ports and pid there (JSON) once listening", 1},
@@ -113,8 +88,8 @@ static void profile(struct argp_state *state, const char *text, bool *ret_ses)
 
 static void name_check(struct argp_state *state, const char *text)
 {
-    if (!*text || strlen(text) > 255 ||
-        strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") != strlen(text))
+    if (!*text || strlen(text) > 255 || strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") !=
+                                            strlen(text))
         argp_error(state, "--name: a host name");
 }
 
@@ -140,105 +115,40 @@ static error_t parse_one(int key, char *arg, struct argp_state *state)
 {
     struct options *o = state->input;
 
-    /* clang-format off: an option a line */
+    /* clang-format off */
     switch (key) {
-    case KEY_LISTEN:
-        o->listen = arg;
-        break;
-    case KEY_LISTEN_TLS:
-        o->listen_tls = arg;
-        break;
-    case KEY_CONTROL:
-        o->control = arg;
-        break;
-    case KEY_READY_FILE:
-        o->ready_file = arg;
-        break;
-    case KEY_CERT:
-        o->cert_file = arg;
-        break;
-    case KEY_KEY:
-        o->key_file = arg;
-        break;
-    case KEY_CA:
-        o->ca_file = arg;
-        break;
-    case KEY_CA_KEY:
-        o->ca_key_file = arg;
-        break;
-    case KEY_NO_STARTTLS:
-        o->no_starttls = true;
-        break;
-    case KEY_USER:
-        o->user = arg;
-        break;
-    case KEY_PASSWORD_FILE:
-        o->password_file = arg;
-        break;
-    case KEY_PLAINTEXT_AUTH:
-        o->plaintext_auth = true;
-        break;
-    case KEY_NAME:
-        name_check(state, arg);
-        o->name = arg;
-        break;
-    case KEY_PROFILE:
-        profile(state, arg, &o->ses);
-        break;
-    case KEY_NO_PIPELINING:
-        o->no_pipelining = true;
-        break;
-    case KEY_CHUNKING:
-        o->chunking = true;
-        break;
-    case KEY_SIZE:
-        number(state, "size", arg, UINT32_MAX, &o->size);
-        break;
-    case KEY_RATE:
-        number(state, "rate", arg, 1000000, &o->rate);
-        break;
-    case KEY_DAILY:
-        number(state, "daily", arg, UINT32_MAX, &o->daily);
-        break;
-    case KEY_MAX_CONNECTIONS:
-        number(state, "max-connections", arg, 100000, &o->max_connections);
-        break;
-    case KEY_DELAY:
-        number(state, "delay", arg, 3600000, &o->delay_ms);
-        break;
-    case KEY_IDLE:
-        number(state, "idle", arg, 86400000, &o->idle_ms);
-        break;
-    case KEY_LEDGER:
-        o->ledger_file = arg;
-        break;
-    case KEY_LEDGER_HASH:
-        o->ledger_hash = true;
-        break;
-    case KEY_STORE:
-        o->store_dir = arg;
-        break;
-    case KEY_BOUNCE_SHARE:
-        percent(state, arg, &o->bounce_share);
-        break;
-    case KEY_BOUNCE_TO:
-        o->bounce_to = arg;
-        break;
-    case KEY_BOUNCE_MATCH:
-        o->bounce_match = arg;
-        break;
-    case KEY_BOUNCE_STATUS:
-        status(state, arg);
-        o->bounce_status = arg;
-        break;
-    case ARGP_KEY_ARG:
-        argp_error(state, "no argument is expected");
-        break;
-    case ARGP_KEY_END:
-        check_together(state, o);
-        break;
-    default:
-        return ARGP_ERR_UNKNOWN;
+    case KEY_LISTEN: o->listen = arg; break;
+    case KEY_LISTEN_TLS: o->listen_tls = arg; break;
+    case KEY_CONTROL: o->control = arg; break;
+    case KEY_READY_FILE: o->ready_file = arg; break;
+    case KEY_CERT: o->cert_file = arg; break;
+    case KEY_KEY: o->key_file = arg; break;
+    case KEY_CA: o->ca_file = arg; break;
+    case KEY_CA_KEY: o->ca_key_file = arg; break;
+    case KEY_NO_STARTTLS: o->no_starttls = true; break;
+    case KEY_USER: o->user = arg; break;
+    case KEY_PASSWORD_FILE: o->password_file = arg; break;
+    case KEY_PLAINTEXT_AUTH: o->plaintext_auth = true; break;
+    case KEY_NAME: name_check(state, arg); o->name = arg; break;
+    case KEY_PROFILE: profile(state, arg, &o->ses); break;
+    case KEY_NO_PIPELINING: o->no_pipelining = true; break;
+    case KEY_CHUNKING: o->chunking = true; break;
+    case KEY_SIZE: number(state, "size", arg, UINT32_MAX, &o->size); break;
+    case KEY_RATE: number(state, "rate", arg, 1000000, &o->rate); break;
+    case KEY_DAILY: number(state, "daily", arg, UINT32_MAX, &o->daily); break;
+    case KEY_MAX_CONNECTIONS: number(state, "max-connections", arg, 100000, &o->max_connections); break;
+    case KEY_DELAY: number(state, "delay", arg, 3600000, &o->delay_ms); break;
+    case KEY_IDLE: number(state, "idle", arg, 86400000, &o->idle_ms); break;
+    case KEY_LEDGER: o->ledger_file = arg; break;
+    case KEY_LEDGER_HASH: o->ledger_hash = true; break;
+    case KEY_STORE: o->store_dir = arg; break;
+    case KEY_BOUNCE_SHARE: percent(state, arg, &o->bounce_share); break;
+    case KEY_BOUNCE_TO: o->bounce_to = arg; break;
+    case KEY_BOUNCE_MATCH: o->bounce_match = arg; break;
+    case KEY_BOUNCE_STATUS: status(state, arg); o->bounce_status = arg; break;
+    case ARGP_KEY_ARG: argp_error(state, "no argument is expected"); break;
+    case ARGP_KEY_END: check_together(state, o); break;
+    default: return ARGP_ERR_UNKNOWN;
     }
     /* clang-format on */
     return 0;
@@ -249,10 +159,8 @@ void options_parse(struct options *options, int argc, char **argv)
     static const struct argp argp = {
         .options = option_table,
         .parser = parse_one,
-        .doc =
-            "An SMTP relay to rehearse with: takes mail, keeps a ledger, enforces limits, and fails when told "
-            "to.\v"
-            "Exit codes: 0 ended by SIGTERM or SIGINT, 64 wrong usage, 75 cannot go on, 78 wrong configuration."};
+        .doc = "An SMTP relay to rehearse with: takes mail, keeps a ledger, enforces limits, and fails when told to.\v"
+               "Exit codes: 0 ended by SIGTERM or SIGINT, 64 wrong usage, 75 cannot go on, 78 wrong configuration."};
 
     *options = (struct options){.name = "relaysim.invalid", .bounce_status = "5.1.1", .size = 41943040};
     argp_parse(&argp, argc, argv, 0, NULL, options);
