@@ -88,8 +88,8 @@ static void profile(struct argp_state *state, const char *text, bool *ret_ses)
 
 static void name_check(struct argp_state *state, const char *text)
 {
-    if (!*text || strlen(text) > 255 || strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") !=
-                                            strlen(text))
+    if (!*text || strlen(text) > 255 ||
+        strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") != strlen(text))
         argp_error(state, "--name: a host name");
 }
 
@@ -159,8 +159,10 @@ void options_parse(struct options *options, int argc, char **argv)
     static const struct argp argp = {
         .options = option_table,
         .parser = parse_one,
-        .doc = "An SMTP relay to rehearse with: takes mail, keeps a ledger, enforces limits, and fails when told to.\v"
-               "Exit codes: 0 ended by SIGTERM or SIGINT, 64 wrong usage, 75 cannot go on, 78 wrong configuration."};
+        .doc =
+            "An SMTP relay to rehearse with: takes mail, keeps a ledger, enforces limits, and fails when told "
+            "to.\v"
+            "Exit codes: 0 ended by SIGTERM or SIGINT, 64 wrong usage, 75 cannot go on, 78 wrong configuration."};
 
     *options = (struct options){.name = "relaysim.invalid", .bounce_status = "5.1.1", .size = 41943040};
     argp_parse(&argp, argc, argv, 0, NULL, options);

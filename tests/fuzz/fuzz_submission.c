@@ -6,29 +6,12 @@
 #include "campaigns.h"
 #include "content.h"
 #include "fuzz.h"
+#include "../unit/ingestion_settings.h"
 #include "split.h"
 #include "tandem/pb.h"
 #include "validate.h"
 
 #define NOW 1767225600000
-
-static char *route[] = {(char *)"primary", (char *)"backup"};
-static char *countries[] = {(char *)"SE", (char *)"DE"};
-
-static struct td_settings make_settings(void)
-{
-    struct td_settings settings = {.kafka_lanes = 12};
-
-    settings.route = (struct td_strings){route, 2};
-    settings.allowed_countries = (struct td_strings){countries, 2};
-    settings.relays[0] = (struct td_relay_settings){
-        .name = (char *)"primary", .country = (char *)"SE", .max_message_bytes = 1 << 20};
-    settings.relays[1] = (struct td_relay_settings){.name = (char *)"backup", .country = (char *)"DE"};
-    settings.relay_count = 2;
-    settings.ingestion_deadline_ms = 86400000;
-    settings.ingestion_max_attachment_bytes = 10 << 20;
-    return settings;
-}
 
 static void one_line(const char *text)
 {
@@ -115,7 +98,7 @@ static void check_answer(const Submission *submission, const struct refusals *re
 static void check_body(const Submission *submission, struct td_arena *arena, struct refusals *refusals,
                        struct needed_fields *needed)
 {
-    struct td_settings settings = make_settings();
+    struct td_settings settings = ingestion_settings();
 
     switch (submission->body_case) {
     case TANDEM__MAIL__V1__SUBMISSION__BODY_CAMPAIGN:

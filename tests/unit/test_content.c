@@ -12,34 +12,19 @@
 
 #include "campaigns.h"
 #include "content.h"
+#include "ingestion_settings.h"
 #include "split.h"
 #include "tandem/pb.h"
-
-static char *route[] = {(char *)"primary", (char *)"backup"};
-static char *countries[] = {(char *)"SE", (char *)"DE"};
-
-static struct td_settings make_settings(void)
-{
-    struct td_settings settings = {.kafka_lanes = 12};
-
-    settings.route = (struct td_strings){route, 2};
-    settings.allowed_countries = (struct td_strings){countries, 2};
-    settings.relays[0] = (struct td_relay_settings){.name = (char *)"primary", .country = (char *)"SE"};
-    settings.relays[1] = (struct td_relay_settings){.name = (char *)"backup", .country = (char *)"DE"};
-    settings.relay_count = 2;
-    settings.ingestion_deadline_ms = 86400000;
-    return settings;
-}
 
 static void make(CampaignContent *content, Campaign *campaign, struct td_arena *arena, const char *subject)
 {
     static char *lanes_route[2];
-    struct td_settings settings = make_settings();
+    struct td_settings settings = ingestion_settings();
     Submission submission = TANDEM__MAIL__V1__SUBMISSION__INIT;
     uint8_t sha256[32];
 
     tandem__mail__v1__campaign__init(campaign);
-    memcpy(lanes_route, route, sizeof(route));
+    memcpy(lanes_route, settings.route.item, sizeof(lanes_route));
     campaign->route = lanes_route;
     campaign->n_route = 2;
     campaign->subject_template = (char *)subject;
@@ -114,7 +99,7 @@ static void commands_change_what_they_name_until_cancelled(void **unused)
                {3, 0, NULL, false, NULL},
                {2, 0, NULL, false, "campaign.cancelled"},
                {1, 0, NULL, false, "campaign.cancelled"}};
-    struct td_settings settings = make_settings();
+    struct td_settings settings = ingestion_settings();
     struct td_arena *arena = td_arena_new(1 << 20);
     CampaignContent content;
     Campaign campaign;

@@ -12,31 +12,12 @@
 #include <openssl/sha.h>
 
 #include "content.h"
+#include "ingestion_settings.h"
 #include "split.h"
 #include "tandem/pb.h"
 #include "validate.h"
 
 #define NOW 1767225600000 /* 2026-01-01 */
-
-static char *route[] = {(char *)"primary", (char *)"backup"};
-static char *countries[] = {(char *)"SE", (char *)"DE"};
-
-static struct td_settings make_settings(void)
-{
-    struct td_settings settings = {.kafka_lanes = 12};
-
-    settings.route = (struct td_strings){route, 2};
-    settings.allowed_countries = (struct td_strings){countries, 2};
-    settings.relays[0] = (struct td_relay_settings){
-        .name = (char *)"primary", .country = (char *)"SE", .max_message_bytes = 1000000};
-    settings.relays[1] = (struct td_relay_settings){
-        .name = (char *)"backup", .country = (char *)"DE", .max_message_bytes = 2000000};
-    settings.relays[2] = (struct td_relay_settings){.name = (char *)"abroad", .country = (char *)"US"};
-    settings.relay_count = 3;
-    settings.ingestion_deadline_ms = 86400000;
-    settings.ingestion_max_attachment_bytes = 10 << 20;
-    return settings;
-}
 
 struct bench {
     struct td_settings settings;
@@ -77,7 +58,7 @@ static int setup(void **unused)
     needed_fields_release(&bench.needed); /* of the row before */
     td_arena_free(bench.arena);
     memset(&bench, 0, sizeof(bench));
-    bench.settings = make_settings();
+    bench.settings = ingestion_settings();
     bench.arena = td_arena_new(1 << 20);
     tandem__mail__v1__campaign__init(&bench.campaign);
     tandem__mail__v1__mailbox__init(&bench.from);
@@ -494,7 +475,7 @@ static void batches_and_parts_keep_their_limits(void **unused)
                  {0, 13, 900000, "attachment.part"},
                  {UINT32_MAX, UINT32_MAX, 1, "attachment.part"}};
     static uint8_t bytes[900001];
-    struct td_settings settings = make_settings();
+    struct td_settings settings = ingestion_settings();
 
     (void)unused;
     for (size_t i = 0; i < sizeof(batches) / sizeof(batches[0]); i++) {
