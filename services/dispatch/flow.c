@@ -482,7 +482,7 @@ static bool offer(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64
     if (answer == ROUTE_WAIT)
         return false;
     /* A mail that only one relay may have, which is unfit now, must not stand in the way of the others. */
-    if (answer == ROUTE_HOLD && mail->pinned < 0 && !mail->avoid)
+    if (answer == ROUTE_HOLD && mail->pinned < 0 && !mail->avoid && !relays_held_ms(d->relays, mail))
         return false;
     mail_pop(&c->go);
     d->reserve--;
@@ -509,6 +509,11 @@ static bool admit(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64
         if (c->paused)
             return false;
         if (relays_look(d->relays, mail) == ROUTE_HOLD) {
+            if (relays_held_ms(d->relays, mail)) {
+                mail->set_aside = true;
+                flow_retry(d, mail_pop(&c->ready), "campaign.held");
+                return true;
+            }
             if (!mail->avoid)
                 return false;
             flow_delay(d, mail_pop(&c->ready), wall_ms + LOOK_AGAIN_MS);

@@ -8,7 +8,7 @@
 #include "tandem/log.h"
 #include "tandem/pb.h"
 
-enum { COMMIT_MS = 200, COMMIT_WAIT_MS = 2000, REDIS_AGAIN_MS = 500 };
+enum { COMMIT_MS = 200, COMMIT_WAIT_MS = 2000, REDIS_AGAIN_MS = 500, ASIDE_SHORT_MS = 600000 };
 
 /* ---- retry topics: one constant delay a topic, so the head of each is due first ---- */
 
@@ -18,10 +18,19 @@ static const struct {
     unsigned up_to_attempts;
 } retry_steps[] = {{TD_T_RETRY_1M, 60000, 3}, {TD_T_RETRY_10M, 600000, 6}, {TD_T_RETRY_1H, 3600000, ~0u}};
 
-static size_t retry_step(unsigned attempts)
+/* A campaign that is held for long goes round less often. */
+static size_t aside_step(const struct dispatch *d, const struct mail *mail)
 {
+    return relays_held_ms(d->relays, mail) < ASIDE_SHORT_MS ? 0 : 1;
+}
+
+static size_t retry_step(const struct dispatch *d, const struct mail *mail)
+{
+    unsigned attempts = mail->attempts;
     size_t i = 0;
 
+    if (mail->set_aside)
+        return aside_step(d, mail);
     while (attempts > retry_steps[i].up_to_attempts)
         i++;
     return i;
@@ -45,7 +54,7 @@ static void on_retry_delivered(void *user, int64_t offset, const struct td_err *
 
 static void retry_produce(struct dispatch *d, struct mail *mail)
 {
-    size_t step = retry_step(mail->attempts), len;
+    size_t step = retry_step(d, mail), len;
     int32_t partition = mail->lane ? mail->lane->id.partition : -1;
     struct td_err err;
     void *packed;
@@ -86,15 +95,15 @@ static void on_undone(void *user, const struct td_reply *reply, const struct td_
  * way round the retry would find `tried` set by nobody knows whom. */
 void flow_retry(struct dispatch *d, struct mail *mail, const char *reason)
 {
-    int64_t now = td_wall_ms(), delay = retry_steps[retry_step(mail->attempts)].delay_ms;
+    int64_t now = td_wall_ms(), delay = retry_steps[retry_step(d, mail)].delay_ms;
 
     if (mail->dropped) {
         flow_drop(d, mail);
         return;
     }
     if (mail->msg->deadline_unix_ms > 0 && now + delay > mail->msg->deadline_unix_ms) {
-        flow_end(d, mail, TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_EXPIRED, relays_name(d->relays, mail->relay),
-                 &mail->reply, reason);
+        flow_end(d, mail, TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_EXPIRED,
+                 mail->attempts ? relays_name(d->relays, mail->relay) : "", &mail->reply, reason);
         return;
     }
     flow_blob_back(d, mail);

@@ -456,6 +456,11 @@ void health_campaign_hold(struct health *health, const char *campaign_id, bool h
     campaigns_hold(health->campaigns, campaign_id, held);
 }
 
+uint64_t health_campaign_held_ms(const struct health *health, const char *campaign_id)
+{
+    return campaigns_held_ms(health->campaigns, campaign_id);
+}
+
 static void on_campaign_left(void *user, size_t relay, const char *campaign_id, const char *evidence)
 {
     struct health *health = user;

@@ -69,5 +69,7 @@ bool health_take_grant(struct health *health, size_t relay);
 bool health_campaign_fit(struct health *health, size_t relay, const char *campaign_id, uint32_t ceiling_per_10000);
 /** Whether any relay that may take it is left to it. Cheap to say again and again. */
 void health_campaign_hold(struct health *health, const char *campaign_id, bool held);
+/** How long it has been so, ms; 0: it is not. */
+uint64_t health_campaign_held_ms(const struct health *health, const char *campaign_id);
 
 #endif /* HEALTH_H */

@@ -219,6 +219,13 @@ void campaigns_hold(struct campaigns *campaigns, const char *campaign_id, bool h
     campaigns->ops->held(campaigns->user, campaign->id, held);
 }
 
+uint64_t campaigns_held_ms(const struct campaigns *campaigns, const char *campaign_id)
+{
+    const struct campaign *campaign = td_map_get(campaigns->map, campaign_id, strlen(campaign_id));
+
+    return campaign && campaign->held ? td_mono_ms() - campaign->held_ms + 1 : 0;
+}
+
 static bool is_telling(const struct campaign *campaign)
 {
     for (size_t i = 0; i < TD_RELAYS_MAX; i++)

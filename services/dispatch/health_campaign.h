@@ -31,6 +31,8 @@ void campaigns_free(struct campaigns *campaigns);
 bool campaigns_fit(struct campaigns *campaigns, size_t relay, const char *campaign_id, uint32_t ceiling_per_10000);
 /** Whether it has relays left that may take it; once this has changed it is told, and kept in the totals' field `held`. */
 void campaigns_hold(struct campaigns *campaigns, const char *campaign_id, bool held);
+/** How long it has been held here, ms; 0: it is not. */
+uint64_t campaigns_held_ms(const struct campaigns *campaigns, const char *campaign_id);
 /** Call a few times a second: looks totals up again, forgets campaigns nobody asks for. */
 void campaigns_tick(struct campaigns *campaigns);
 

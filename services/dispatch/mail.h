@@ -59,6 +59,7 @@ struct mail {
     bool parked;     /* DELAYED until Redis is back, which was not asked about it yet */
     bool unbegin;    /* DELAYED because Redis is away: next `tried` is to be cleared */
     bool retrying;   /* DELAYED because Redis is away: next comes the retry topic */
+    bool set_aside;  /* its campaign is held: out of the way of others, by a retry topic, without an attempt */
     bool twin;       /* DELAYED until the other copy of the same mail in this process has ended */
     bool orphan;     /* its lane went away while a relay had it: no offset any more, but an outcome */
     int64_t due_ms;  /* DELAYED: wall clock */

@@ -325,6 +325,11 @@ static enum route_answer choose(struct relays *relays, const struct mail *mail, 
     return answer;
 }
 
+uint64_t relays_held_ms(const struct relays *relays, const struct mail *mail)
+{
+    return health_campaign_held_ms(relays->health, mail->msg->campaign_id);
+}
+
 enum route_answer relays_look(struct relays *relays, const struct mail *mail)
 {
     size_t relay;

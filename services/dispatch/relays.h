@@ -31,6 +31,8 @@ enum route_answer relays_choose(struct relays *relays, const struct mail *mail, 
 bool relays_left(const struct relays *relays, const struct mail *mail);
 /** What relays_choose would say, without taking anything. */
 enum route_answer relays_look(struct relays *relays, const struct mail *mail);
+/** How long its campaign has had no relay of its route, for its bounces, ms; 0: it has one. As of the last relays_look. */
+uint64_t relays_held_ms(const struct relays *relays, const struct mail *mail);
 /** Connections that are up, to all relays together. */
 size_t relays_connections(const struct relays *relays);
 int relays_send(struct relays *relays, struct mail *mail, size_t relay);

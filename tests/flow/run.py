@@ -5,6 +5,7 @@ Each case ends with the relays' own ledgers compared with mail.outcomes (outcome
 """
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -73,10 +74,10 @@ def recipients(stack, count, domain="example.com"):
     return path
 
 
-def submit(stack, count, *options, html="<p>Hej {{first_name}}, nu är det vår.</p>"):
+def submit(stack, count, *options, html="<p>Hej {{first_name}}, nu är det vår.</p>", domain="example.com"):
     page = stack.dir / "page.html"
     page.write_text(html, encoding="utf-8")
-    done = stack.ctl("campaign", "submit", "--recipients", recipients(stack, count), "--from", "Tandem <news@news.example.com>",
+    done = stack.ctl("campaign", "submit", "--recipients", recipients(stack, count, domain), "--from", "Tandem <news@news.example.com>",
                      "--subject", "Vårbrev till {{first_name}} 🌷", "--html", page, *options, timeout=300)
     return done.stdout.strip().splitlines()[-1]
 
@@ -342,6 +343,86 @@ def bounce_killed_and_without_redis(stack):
     return f"{len(sent)} of {len(sent)} bounces"
 
 
+BAD_LIST = ("--bounce-share", "20", "--bounce-match", "@gone.example")
+
+
+@case(primary=BAD_LIST, delay=60, dispatchers=2)
+def bounce_trigger_moves_that_campaign(stack):
+    """Two campaigns; a fifth of the mails of one bounce at the primary: it goes on by the backup, the other stays."""
+    bad = submit(stack, 4000, "--id", "bad", domain="gone.example")
+    good = submit(stack, 3000, "--id", "good")
+    wait_for("the trigger", 60, lambda: stack.status(bad).get("left", {}).get("ses-eu"), 0.1)
+    left = time.time()
+    wait_done(stack, bad, 4000)
+    wait_done(stack, good, 3000)
+    t, other = truth(stack, bad), truth(stack, good)
+    t.check(4000)
+    other.check(3000)
+    events = [c for c in t.relay_changes if c.campaign_id]
+    assert [(c.campaign_id, c.relay, c.reason, c.to_state) for c in events] == [("bad", "ses-eu", "bounces.ceiling", "open")], f"{events}"
+    assert not any(c.to_state == "open" and not c.campaign_id for c in t.relay_changes), "the relay itself was opened"
+    primary, backup = stack.relays
+    late = [m for at, m, _ in primary.taken() if at > left + 1 and m.startswith("bad.")]
+    assert not late, f"{len(late)} mails of it went by the primary more than 1 s after it had left"
+    by = {r.name: sum(m.startswith("bad.") for _, m, _ in r.taken()) for r in stack.relays}
+    assert by["backup"] > 1000, f"{by}"
+    stays = sum(m.startswith("good.") for _, m, _ in primary.taken())
+    assert stays == 3000, f"only {stays} of the other's mails went by the primary"
+    return f"left after {by['ses-eu']} of its mails ({events[0].evidence}), {by['backup']} by the backup; the other: 3000 by the primary"
+
+
+@case(primary=BAD_LIST, backup=BAD_LIST, delay=60)
+def bounce_trigger_holds_without_a_relay(stack):
+    """A campaign that bounces at both relays is held, says why, and spends nothing; what is left can be cancelled."""
+    bad = submit(stack, 12000, "--id", "bad", domain="gone.example")
+    wait_for("the hold", 90, lambda: stack.status(bad).get("held"), 0.1)
+    time.sleep(1.5)
+    before = stack.status(bad)
+    time.sleep(2)
+    assert stack.status(bad)["done"] == before["done"] < 12000, "a held campaign went on"
+    text = stack.ctl("campaign", "status", bad, check=False).stdout
+    assert "left ses-eu: " in text and "left backup: " in text and "HELD: " in text, text
+    good = submit(stack, 200, "--id", "good")
+    wait_done(stack, good, 200)
+    stack.ctl("relay", "enable", "backup", bad)
+    wait_for("mails again", 90, lambda: stack.status(bad)["done"] > before["done"], 0.1)
+    stack.ctl("campaign", "cancel", bad)
+    wait_done(stack, bad, 12000) # those set aside come round within a minute
+    assert len([c for c in truth(stack, bad).relay_changes if c.campaign_id == bad]) >= 2, "each relay that it left is an event"
+    return truth(stack, bad).check(12000) + f", held at {before['done']}"
+
+
+@case()
+def relay_commands(stack):
+    """relay show, test, drain, enable: what they say is so, dispatch obeys, each change is an event."""
+    primary = stack.relays[0]
+    shown = json.loads(stack.ctl("--json", "relay", "show", "ses-eu").stdout)
+    assert shown["state"] == "closed" and shown["reason_words"], f"{shown}"
+    tested = json.loads(stack.ctl("--json", "relay", "test", "ses-eu").stdout)
+    assert tested["result"] == "up" and tested["authenticated"] and tested["tls"].startswith("TLSv1."), f"{tested}"
+    assert "localhost" in tested["certificate_names"] and tested["certificate_days_left"] > 0, f"{tested}"
+    assert "8BITMIME" in tested["offers"] and not primary.taken(), "a test sends no mail"
+    stack.ctl("relay", "drain", "ses-eu")
+    time.sleep(1)
+    campaign = submit(stack, 300)
+    wait_done(stack, campaign, 300)
+    assert not primary.taken(), "a drained relay got mail"
+    text = stack.ctl("relay", "show", "ses-eu").stdout
+    assert "operator.drain" in text and "relay enable" in text and "password: \"***\"" in text, text
+    stack.ctl("relay", "enable", "ses-eu")
+    again = submit(stack, 2000, "--id", "again")
+    wait_done(stack, again, 2000)
+    t = truth(stack, again)
+    t.check(2000)
+    assert primary.taken(), "nothing went by the relay that was enabled"
+    states = [(c.from_state, c.to_state) for c in t.relay_changes if c.relay == "ses-eu"]
+    assert ("closed", "paused") in states and ("paused", "half-open") in states, f"{states}"
+    primary.process.kill()
+    down = stack.ctl("--json", "relay", "test", "ses-eu", check=False)
+    assert down.returncode == 1 and json.loads(down.stdout)["result"] == "connect", down.stdout
+    return f"{len(states)} events of the primary"
+
+
 @case()
 def poison_and_refusals(stack):
     """Garbage goes to mail.dead-letters with its reason, a bad campaign is refused by code; a good one goes on."""
@@ -381,8 +462,9 @@ def no_personal_data(stack):
 def run(suite, name, function, options, kafka, folder):
     stack = make_stack(folder / name, kafka, f"{name}.", **options)
     try:
-        if "--bounce-share" in options.get("primary", ()):
-            stack.relays[0].process.argv += ["--bounce-to", f"127.0.0.1:{stack.lmtp_port}"]
+        for relay in stack.relays:
+            if relay.process and "--bounce-share" in relay.process.argv:
+                relay.process.argv += ["--bounce-to", f"127.0.0.1:{stack.lmtp_port}"]
         stack.start()
         said = function(stack)
         no_personal_data(stack)
