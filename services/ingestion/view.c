@@ -1,11 +1,12 @@
 /* The topics one after the other, each to the end it had when its reading began:
  *
- *   IDLE --the mark is missing, the lease is ours--> SUPPRESSIONS -> RECIPIENTS -> OUTCOMES -> LINGER --10 s--> IDLE
+ *   IDLE --the mark is missing, the lease is ours--> SUPPRESSIONS -> RECIPIENTS -> OUTCOMES -> LINGER --10 s-->
+ * IDLE
  *     ^------------- lease lost, Redis or Kafka failed: all again, a little later ----------------+
  *
- * Recipients come before outcomes because they carry the address hashes. Outcomes are followed for a while after the mark
- * is set: until a dispatcher sees it, it publishes without the ledger, and may die before it has written that back.
- * Whatever is read twice, or written by others meanwhile, counts once (ledger_restore.lua). */
+ * Recipients come before outcomes because they carry the address hashes. Outcomes are followed for a while after
+ * the mark is set: until a dispatcher sees it, it publishes without the ledger, and may die before it has written
+ * that back. Whatever is read twice, or written by others meanwhile, counts once (ledger_restore.lua). */
 #include "view.h"
 
 #include <inttypes.h>
@@ -26,14 +27,16 @@
 enum {
     TICK_MS = 250,
     LEASE_MS = 15000,
-    TIMEOUT_MS = 10000,   /* of Redis: scripts of 500 facts queue up */
-    KAFKA_MS = 2000,      /* the loop stands still so long at most for each question when a topic is opened */
+    TIMEOUT_MS = 10000, /* of Redis: scripts of 500 facts queue up */
+    KAFKA_MS = 2000,    /* the loop stands still so long at most for each question when a topic is opened */
     AFTER_FAILURE_MS = 2000,
     LINGER_MS = 10000,
     TELL_MS = 5000,
-    OPEN_BATCHES = 64,    /* campaigns whose facts are gathered at once */
-    CALLS_HIGH = 32, CALLS_LOW = 8,              /* scripts under way: above, reading waits */
-    SMALL_CALLS_HIGH = 8000, SMALL_CALLS_LOW = 2000, /* one hash each */
+    OPEN_BATCHES = 64, /* campaigns whose facts are gathered at once */
+    CALLS_HIGH = 32,
+    CALLS_LOW = 8, /* scripts under way: above, reading waits */
+    SMALL_CALLS_HIGH = 8000,
+    SMALL_CALLS_LOW = 2000, /* one hash each */
     RELAY_MAX = 33,
 };
 #define KEEP_MS (30 * INT64_C(86400000)) /* what is older would have expired in Redis */
@@ -103,7 +106,8 @@ static void let_go(struct view *v)
 
 static void give_up(struct view *v, const char *why)
 {
-    td_log(TD_WARN, "view.again", "stage=%s records=%" PRIu64 " why=\"%s\"", stage_names[v->stage], v->records, why);
+    td_log(TD_WARN, "view.again", "stage=%s records=%" PRIu64 " why=\"%s\"", stage_names[v->stage], v->records,
+           why);
     let_go(v);
     v->again_ms = td_mono_ms() + AFTER_FAILURE_MS;
 }
@@ -141,7 +145,8 @@ static struct call *call_new(struct view *v)
 static void hold_check(struct view *v)
 {
     bool small = v->stage == SUPPRESSIONS;
-    bool hold = v->calls > (v->held ? (small ? SMALL_CALLS_LOW : CALLS_LOW) : (small ? SMALL_CALLS_HIGH : CALLS_HIGH));
+    bool hold =
+        v->calls > (v->held ? (small ? SMALL_CALLS_LOW : CALLS_LOW) : (small ? SMALL_CALLS_HIGH : CALLS_HIGH));
 
     if (!v->follow || hold == v->held)
         return;
@@ -259,8 +264,9 @@ static void take_suppression(struct view *v, const struct td_record *rec)
     if (!call)
         give_up(v, "out of memory");
     else
-        called(v, call, rec->value ? td_suppression_add(v->redis, rec->key, on_restored, call)
-                                   : td_suppression_remove(v->redis, rec->key, on_restored, call));
+        called(v, call,
+               rec->value ? td_suppression_add(v->redis, rec->key, on_restored, call)
+                          : td_suppression_remove(v->redis, rec->key, on_restored, call));
 }
 
 static void take_chunk(struct view *v, const struct td_record *rec)
@@ -277,15 +283,15 @@ static void take_chunk(struct view *v, const struct td_record *rec)
 
 static void take_outcome(struct view *v, const struct td_record *rec)
 {
-    static const char *const results[] = {NULL,      "accepted",  "refused",    "invalid", "suppressed",
-                                          "expired", "cancelled", "unconfirmed"};
+    static const char *const results[] = {NULL,         "accepted", "refused",   "invalid",
+                                          "suppressed", "expired",  "cancelled", "unconfirmed"};
     /* As bounce counts them: what is neither about the address nor about its mailbox is a block. */
     static const char *const classes[] = {NULL, "hard", "soft", "block", "block", "block", "block"};
     Tandem__Mail__V1__Outcome *outcome;
     size_t at;
 
-    if (td_pb_read(&tandem__mail__v1__outcome__descriptor, rec->value, rec->len, v->arena, (ProtobufCMessage **)&outcome,
-                   NULL) < 0)
+    if (td_pb_read(&tandem__mail__v1__outcome__descriptor, rec->value, rec->len, v->arena,
+                   (ProtobufCMessage **)&outcome, NULL) < 0)
         return;
     if (outcome->kind_case == TANDEM__MAIL__V1__OUTCOME__KIND_RECIPIENT) {
         v->any_mail = true;
@@ -344,7 +350,8 @@ static void stage_begin(struct view *v, enum stage stage)
     v->held = v->at_end = false;
     v->stage = stage;
     td_metric_set(v->m_stage, (double)stage);
-    if (td_kafka_follow_new(v->app->loop, v->app->settings, topic[stage], false, KAFKA_MS, &ops, v, &v->follow, &err) < 0)
+    if (td_kafka_follow_new(v->app->loop, v->app->settings, topic[stage], false, KAFKA_MS, &ops, v, &v->follow,
+                            &err) < 0)
         give_up(v, err.text);
 }
 
@@ -432,8 +439,8 @@ static void on_tick(uv_timer_t *timer)
         send_all(v);
     if (v->stage != IDLE && v->stage != LINGER && now_ms >= v->tell_ms) {
         v->tell_ms = now_ms + TELL_MS;
-        td_log(TD_INFO, "view.progress", "stage=%s records=%" PRIu64 " facts=%" PRIu64, stage_names[v->stage], v->records,
-               v->facts);
+        td_log(TD_INFO, "view.progress", "stage=%s records=%" PRIu64 " facts=%" PRIu64, stage_names[v->stage],
+               v->records, v->facts);
     }
     if (v->asking || !td_redis_up(v->redis) || !td_kafka_table_loaded(v->contents))
         return;
@@ -478,8 +485,9 @@ int view_new(struct td_app *app, const struct td_kafka_table *contents, const st
     v->app = app;
     v->contents = contents;
     v->campaigns = campaigns;
-    v->m_stage = td_metric(app->metrics, TD_GAUGE, "tandem_ingestion_view_stage",
-                           "Rebuilding Redis: 0 not, 1 suppressions, 2 recipients, 3 outcomes, 4 done, following on.", "");
+    v->m_stage =
+        td_metric(app->metrics, TD_GAUGE, "tandem_ingestion_view_stage",
+                  "Rebuilding Redis: 0 not, 1 suppressions, 2 recipients, 3 outcomes, 4 done, following on.", "");
     v->m_records = td_metric(app->metrics, TD_COUNTER, "tandem_ingestion_view_records_total",
                              "Records read to rebuild Redis.", "");
     if (RAND_bytes(random, sizeof(random)) != 1)

@@ -1,8 +1,8 @@
 /* view.h - rebuilds what Redis holds when it is new or has lost everything. Loop thread only.
  *
  * All ingestion processes look; a lease gives the work to one. It reads mail.suppressions, mail.recipients and
- * mail.outcomes from their beginnings, merges what they say into Redis (ledger_restore.lua) and sets the mark td:{view},
- * without which Redis counts as away for everybody (td_redis_need_view). */
+ * mail.outcomes from their beginnings, merges what they say into Redis (ledger_restore.lua) and sets the mark
+ * td:{view}, without which Redis counts as away for everybody (td_redis_need_view). */
 #ifndef INGESTION_VIEW_H
 #define INGESTION_VIEW_H
 

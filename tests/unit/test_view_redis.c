@@ -1,4 +1,5 @@
-/* The view and its mark, in a real redis-server: what its absence stops, how it is restored, who may say that it is whole. */
+/* The view and its mark, in a real redis-server: what its absence stops, how it is restored, who may say that it
+ * is whole. */
 #include "redis_group.h"
 
 #include "tandem/ledger.h"
@@ -56,9 +57,17 @@ static long long ask(const char *const *words)
 static const uint8_t hash_a[TD_HASH_BYTES] = {0xa1, 2, 3}, hash_b[TD_HASH_BYTES] = {0xb1};
 
 static const struct td_fact facts[] = {
-    {0, "", "", hash_a},           {1, "", "", hash_a},           {2, "", "", hash_a},     {3, "", "", hash_b},
-    {0, "accepted", "ses", hash_a}, {1, "accepted", "own", hash_a}, {2, "refused", "ses", NULL}, {9, "suppressed", "", hash_b},
-    {0, "soft", "ses", hash_a},     {0, "hard", "ses", hash_a},     {1, "block", "own", NULL},
+    {0, "", "", hash_a},
+    {1, "", "", hash_a},
+    {2, "", "", hash_a},
+    {3, "", "", hash_b},
+    {0, "accepted", "ses", hash_a},
+    {1, "accepted", "own", hash_a},
+    {2, "refused", "ses", NULL},
+    {9, "suppressed", "", hash_b},
+    {0, "soft", "ses", hash_a},
+    {0, "hard", "ses", hash_a},
+    {1, "block", "own", NULL},
 };
 #define FACTS (sizeof(facts) / sizeof(facts[0]))
 
@@ -128,10 +137,10 @@ static void without_the_mark_the_ledger_answers_nothing(void **unused)
 
     (void)unused;
     ASK("FLUSHALL");
-#define REFUSED(call)                                                \
-    do {                                                             \
-        assert_int_equal(answer_of(call).code, TD_EIO);              \
-        assert_true(redis_wait_up(&loop, redis, 3000)); /* it drops the link */ \
+#define REFUSED(call)                                                                                             \
+    do {                                                                                                          \
+        assert_int_equal(answer_of(call).code, TD_EIO);                                                           \
+        assert_true(redis_wait_up(&loop, redis, 3000)); /* it drops the link */                                   \
     } while (0)
     REFUSED(td_ledger_begin(redis, "x", &index, 1, on_begun, &shared));
     REFUSED(td_ledger_end(redis, "x", &ended, 1, on_answer, &shared));
@@ -171,7 +180,8 @@ static void one_builds_and_only_under_its_lease_it_says_that_the_view_is_whole(v
     assert_int_equal(number_of(td_view_take(redis, "a", 5000, on_answer, &shared)), 1);
     assert_int_equal(number_of(td_view_take(redis, "b", 5000, on_answer, &shared)), 0);
     ASK("FLUSHALL");
-    assert_int_equal(number_of(td_view_publish(redis, "a", "1 a", on_answer, &shared)), 0); /* what was read is lost again */
+    assert_int_equal(number_of(td_view_publish(redis, "a", "1 a", on_answer, &shared)),
+                     0); /* what was read is lost again */
     assert_int_equal(ASK("EXISTS", "td:{view}"), 0);
     assert_int_equal(number_of(td_view_take(redis, "b", 5000, on_answer, &shared)), 3);
     assert_int_equal(number_of(td_view_publish(redis, "b", "7 b", on_answer, &shared)), 1);

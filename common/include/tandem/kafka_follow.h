@@ -1,6 +1,5 @@
-/* tandem/kafka_follow.h - read a whole topic, or what comes from now on, without a group. For tools, and for what a
- * service does once: _new blocks.
- * Loop thread only. */
+/* tandem/kafka_follow.h - read a whole topic, or what comes from now on, without a group. For tools, and for what
+ * a service does once: _new blocks. Loop thread only. */
 #ifndef TD_KAFKA_FOLLOW_H
 #define TD_KAFKA_FOLLOW_H
 

@@ -8,12 +8,13 @@
  * totals fields: submitted, accepted, refused, invalid, suppressed, expired, cancelled, unconfirmed,
  *   accepted:<relay>, hard:<relay>, soft:<relay>, block:<relay>, and count (sealed recipient count).
  *   td:{c:X}:begun:T  what begin with token T answered, for 10 minutes
- * All expire 30 days after the last change. Every call may be repeated: it has no further effect, except begin without
- * a token, see there. A Redis that is new or has lost its data has no key td:{view}: begin, end, admit, seal, bounce, a
- * lane's lease and the suppression check then fail (TD_EIO, the link drops) until ingestion has rebuilt the view, so
- * that nobody is told GO of a mail that is done. `tried` cannot be rebuilt: see td_lane_acquire.
- * Loop thread only. Batches hold 1..TD_LEDGER_BATCH entries of one campaign; more, or an index over
- * TD_LEDGER_INDEX_MAX, or an invalid name is TD_EINVAL: returned, and no callback comes (as after TD_ENOMEM). */
+ * All expire 30 days after the last change. Every call may be repeated: it has no further effect, except begin
+ * without a token, see there. A Redis that is new or has lost its data has no key td:{view}: begin, end, admit,
+ * seal, bounce, a lane's lease and the suppression check then fail (TD_EIO, the link drops) until ingestion has
+ * rebuilt the view, so that nobody is told GO of a mail that is done. `tried` cannot be rebuilt: see
+ * td_lane_acquire. Loop thread only. Batches hold 1..TD_LEDGER_BATCH entries of one campaign; more, or an index
+ * over TD_LEDGER_INDEX_MAX, or an invalid name is TD_EINVAL: returned, and no callback comes (as after TD_ENOMEM).
+ */
 #ifndef TD_LEDGER_H
 #define TD_LEDGER_H
 
@@ -91,9 +92,10 @@ int td_ledger_bounce(struct td_redis *redis, const char *campaign_id, uint32_t i
  * process. */
 /**
  * Take a lane, or renew the lease on it.
- * Reply: an array: the fence (> 0) when it is ours now (or was already: the same fence); else -milliseconds until it may run
- * out: ask again then. After a fence: 1 when the last owner let go of the lane clean; 2 when nobody owned it since the view
- * was built (td_redis_view_ms); 0 when the owner before may have left mails of unknown fate, or it was ours already.
+ * Reply: an array: the fence (> 0) when it is ours now (or was already: the same fence); else -milliseconds until
+ * it may run out: ask again then. After a fence: 1 when the last owner let go of the lane clean; 2 when nobody
+ * owned it since the view was built (td_redis_view_ms); 0 when the owner before may have left mails of unknown
+ * fate, or it was ours already.
  */
 int td_lane_acquire(struct td_redis *redis, const char *name, const char *owner, unsigned ttl_ms, td_redis_cb *cb,
                     void *user);
@@ -105,12 +107,13 @@ int td_lane_release(struct td_redis *redis, const char *name, const char *owner,
  * td_redis_need_view. */
 struct td_fact {
     uint32_t index;
-    const char *what;    /* "": it was taken in; "hard", "soft", "block": it bounced; else its result, a totals field */
+    const char
+        *what; /* "": it was taken in; "hard", "soft", "block": it bounced; else its result, a totals field */
     const char *relay;   /* "" when none */
     const uint8_t *hash; /* TD_HASH_BYTES, NULL when not known */
 };
-/** Merge what topics say: bits are set and counted once, whoever sets them first. sealed: -1 when not known. Reply: how
- * many facts were new. */
+/** Merge what topics say: bits are set and counted once, whoever sets them first. sealed: -1 when not known.
+ * Reply: how many facts were new. */
 int td_ledger_restore(struct td_redis *redis, const char *campaign_id, int64_t sealed, const struct td_fact *fact,
                       size_t count, td_redis_cb *cb, void *user);
 /** Ask for the work. Reply: 3 ours now, 1 ours still, 0 somebody else's, 2 the view is whole. */

@@ -64,15 +64,17 @@ void td_redis_free(struct td_redis *redis);
 
 bool td_redis_up(const struct td_redis *redis);
 /**
- * From now on Redis counts as up only while its view of the topics is whole: the key td:{view}, which ingestion sets when
- * it has rebuilt the view, is looked at when the link comes up and once a second, and the ledger's scripts refuse without
- * it. A Redis that is new or has lost its data is therefore away, until it is not. Call it once, right after td_redis_new.
+ * From now on Redis counts as up only while its view of the topics is whole: the key td:{view}, which ingestion
+ * sets when it has rebuilt the view, is looked at when the link comes up and once a second, and the ledger's
+ * scripts refuse without it. A Redis that is new or has lost its data is therefore away, until it is not. Call it
+ * once, right after td_redis_new.
  */
 void td_redis_need_view(struct td_redis *redis);
-/** With td_redis_need_view: when the view was built that the link last came up with, Unix ms; 0: nothing was before it. */
+/** With td_redis_need_view: when the view was built that the link last came up with, Unix ms; 0: nothing was
+ * before it. */
 int64_t td_redis_view_ms(const struct td_redis *redis);
-/** Called at every change of up/down, and once soon after this call with the state then. run_id: the server's, "" when
- * down; a new one means that it may have lost everything. Up to TD_REDIS_LISTENERS_MAX listeners. */
+/** Called at every change of up/down, and once soon after this call with the state then. run_id: the server's, ""
+ * when down; a new one means that it may have lost everything. Up to TD_REDIS_LISTENERS_MAX listeners. */
 void td_redis_on_state(struct td_redis *redis, void (*cb)(void *user, bool up, const char *run_id), void *user);
 
 /**

@@ -268,7 +268,8 @@ int td_ledger_restore(struct td_redis *redis, const char *campaign_id, int64_t s
         args[2 + 4 * i] = TD_ARG_STR(number[i]);
         args[3 + 4 * i] = TD_ARG_STR(fact[i].what);
         args[4 + 4 * i] = TD_ARG_STR(fact[i].relay);
-        args[5 + 4 * i] = (struct td_arg){fact[i].hash ? (const void *)fact[i].hash : "", fact[i].hash ? TD_HASH_BYTES : 0};
+        args[5 + 4 * i] =
+            (struct td_arg){fact[i].hash ? (const void *)fact[i].hash : "", fact[i].hash ? TD_HASH_BYTES : 0};
     }
     rc = td_redis_eval(redis, &td_script_ledger_restore, keys.arg, keys.count, args, 2 + 4 * count, cb, user);
 out:
@@ -277,12 +278,13 @@ out:
     return rc;
 }
 
-static int view_call(struct td_redis *redis, const char *verb, const char *owner, const char *lease_ms, const char *mark,
-                     td_redis_cb *cb, void *user)
+static int view_call(struct td_redis *redis, const char *verb, const char *owner, const char *lease_ms,
+                     const char *mark, td_redis_cb *cb, void *user)
 {
-    return td_redis_eval(redis, &td_script_view, (struct td_arg[]){TD_ARG_STR(VIEW_KEY), TD_ARG_STR(VIEW_KEY ":lease")}, 2,
-                         (struct td_arg[]){TD_ARG_STR(verb), TD_ARG_STR(owner), TD_ARG_STR(lease_ms), TD_ARG_STR(mark)}, 4,
-                         cb, user);
+    return td_redis_eval(
+        redis, &td_script_view, (struct td_arg[]){TD_ARG_STR(VIEW_KEY), TD_ARG_STR(VIEW_KEY ":lease")}, 2,
+        (struct td_arg[]){TD_ARG_STR(verb), TD_ARG_STR(owner), TD_ARG_STR(lease_ms), TD_ARG_STR(mark)}, 4, cb,
+        user);
 }
 
 int td_view_take(struct td_redis *redis, const char *owner, unsigned lease_ms, td_redis_cb *cb, void *user)
@@ -351,13 +353,14 @@ int td_suppression_remove(struct td_redis *redis, const uint8_t hash[TD_HASH_BYT
     return suppression_call(redis, "SREM", hash, cb, user);
 }
 
-/* One SISMEMBER a hash, pipelined; replies come in order, so a counter says which one it is. Behind them the view's mark is
- * asked for: when it is there after them it was there before them, and the sets were not those of an emptied Redis. */
+/* One SISMEMBER a hash, pipelined; replies come in order, so a counter says which one it is. Behind them the
+ * view's mark is asked for: when it is there after them it was there before them, and the sets were not those of
+ * an emptied Redis. */
 struct check {
     void (*cb)(void *user, const uint8_t *suppressed, size_t count, const struct td_err *err);
     void *user;
     size_t count, answered; /* answered: the mark's counts, too */
-    struct td_err err; /* the first failure; code TD_OK: none */
+    struct td_err err;      /* the first failure; code TD_OK: none */
     uint8_t suppressed[];
 };
 
@@ -396,7 +399,8 @@ static void on_view(void *user, const struct td_reply *reply, const struct td_er
 /* Ask for the mark; when no callback will come the check ends as the last answer of those under way does. */
 static void check_view(struct td_redis *redis, struct check *check)
 {
-    int rc = td_redis_command(redis, (struct td_arg[]){TD_ARG_STR("EXISTS"), TD_ARG_STR(VIEW_KEY)}, 2, on_view, check);
+    int rc =
+        td_redis_command(redis, (struct td_arg[]){TD_ARG_STR("EXISTS"), TD_ARG_STR(VIEW_KEY)}, 2, on_view, check);
 
     if (rc == TD_ENOMEM) {
         td_fail(&check->err, TD_ENOMEM, "suppression check");

@@ -98,7 +98,8 @@ int redis_link_write(struct link *link, const struct td_arg *prefix, size_t pref
                      const struct td_arg *args, size_t count);
 /** What was written last is this command: queue it with its deadline. */
 void redis_link_sent(struct link *link, struct command *command);
-/** One command of the link itself, in any state from GREETING on. @return TD_OK or TD_ENOMEM, without a callback then */
+/** One command of the link itself, in any state from GREETING on. @return TD_OK or TD_ENOMEM, without a callback
+ * then */
 int redis_link_command(struct link *link, const struct td_arg *args, size_t count, td_redis_cb *cb, void *user);
 /** The greeting is over. */
 void redis_link_up(struct link *link);

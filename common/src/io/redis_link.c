@@ -2,7 +2,8 @@
  *
  * Two links: `main` carries commands, `sub` only messages (RESP2 cannot mix them). A link goes
  *
- *   WAITING --back-off over--> OPENING --connected--> GREETING --AUTH, SELECT, INFO (and the view's mark) answered--> UP
+ *   WAITING --back-off over--> OPENING --connected--> GREETING --AUTH, SELECT, INFO (and the view's mark)
+ * answered--> UP
  *      ^------------------------- anything goes wrong: link_drop, which alone goes back -----------+
  *
  * A connection on which anything went wrong is never used again: a late reply would answer the next command.

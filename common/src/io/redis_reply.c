@@ -55,9 +55,8 @@ const struct td_reply *td_reply_at(const struct td_reply *reply, size_t i)
 /* In scripts of Redis 6 the word stands behind a dash inside. */
 bool redis_is_away(const char *error)
 {
-    static const char *const word[] = {"READONLY ", "LOADING ",    "MASTERDOWN ",  "OOM ",
-                                       "MISCONF ",  "NOREPLICAS ", "CLUSTERDOWN ", "BUSY ",
-                                       "NOVIEW "};
+    static const char *const word[] = {"READONLY ",   "LOADING ",     "MASTERDOWN ", "OOM ",   "MISCONF ",
+                                       "NOREPLICAS ", "CLUSTERDOWN ", "BUSY ",       "NOVIEW "};
 
     for (size_t i = 0; i < sizeof(word) / sizeof(word[0]); i++) {
         const char *at = strstr(error, word[i]);
@@ -70,7 +69,8 @@ bool redis_is_away(const char *error)
 
 bool redis_is_wrong_server(const char *error)
 {
-    return strstr(error, "NOVIEW ") || strstr(error, "READONLY ") || strstr(error, "LOADING ") || strstr(error, "MASTERDOWN ");
+    return strstr(error, "NOVIEW ") || strstr(error, "READONLY ") || strstr(error, "LOADING ") ||
+           strstr(error, "MASTERDOWN ");
 }
 
 void redis_info_field(const char *info, const char *name, char *out, size_t size)

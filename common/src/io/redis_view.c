@@ -1,8 +1,8 @@
 /* redis_view.c - a link that is up only while Redis has its view of the topics (td_redis_need_view).
  *
- * The mark td:{view} is a time and a name, other after every rebuild. It has a slot of its own in a Redis Cluster and is
- * therefore not among the keys of scripts; they look at it by themselves (ledger_begin.lua), which notices a FLUSHALL
- * at once. This file notices it within a second when no script runs. */
+ * The mark td:{view} is a time and a name, other after every rebuild. It has a slot of its own in a Redis Cluster
+ * and is therefore not among the keys of scripts; they look at it by themselves (ledger_begin.lua), which notices
+ * a FLUSHALL at once. This file notices it within a second when no script runs. */
 #include "redis_int.h"
 
 #include <stdio.h>
@@ -21,7 +21,8 @@ static void missing(struct link *link)
     struct td_redis *redis = link->redis;
 
     if (!redis->view_missed)
-        td_log(TD_WARN, "redis.no_view", "msg=\"it is new or has lost its data; ingestion rebuilds the view, until then it is away\"");
+        td_log(TD_WARN, "redis.no_view",
+               "msg=\"it is new or has lost its data; ingestion rebuilds the view, until then it is away\"");
     redis->view_missed = true;
     link->tries = TRIES;
     redis_link_drop(link, TD_EIO, "its view is not whole");
@@ -50,7 +51,8 @@ static void on_mark(void *user, const struct td_reply *reply, const struct td_er
 
 int redis_view_look(struct link *link)
 {
-    return redis_link_command(link, (struct td_arg[]){TD_ARG_STR("GET"), TD_ARG_STR("td:{view}")}, 2, on_mark, link);
+    return redis_link_command(link, (struct td_arg[]){TD_ARG_STR("GET"), TD_ARG_STR("td:{view}")}, 2, on_mark,
+                              link);
 }
 
 static void on_look(uv_timer_t *timer)
