@@ -142,10 +142,8 @@ const struct td_relay_settings *pool_relay(const struct pool *pool)
 void pool_job_done(struct pool *pool, struct mail_job *job, const struct attempt_result *result)
 {
     td_metric_add(pool->attempts[result->kind], 1);
-    if (result->kind == ATTEMPT_ACCEPTED) {
+    if (result->kind == ATTEMPT_ACCEPTED)
         td_metric_observe(pool->final_seconds, (double)result->final_us / 1e6);
-        pool_final_took(pool, result->final_us);
-    }
     pool->ops->done(pool->user, job, result);
 }
 

@@ -50,7 +50,7 @@ struct pool {
     size_t in_flight;
     size_t warm;              /* connections to be opened for mails to come */
     size_t stuck;             /* mails on connections gone silent after their final dot */
-    uint64_t longest_us;      /* longest final reply of late, fading */
+    uint64_t final_mean_us, final_deviation_us; /* of final replies; 0: none yet */
     uint64_t awaited_since_us, silence_tick_us;
     struct job_list waiting;  /* for any connection */
     struct job_list retrying; /* for a fresh connection */

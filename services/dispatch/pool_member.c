@@ -117,6 +117,8 @@ static void member_result(void *user, void *mail_user, const struct attempt_resu
     enum smtp_end end = connection_end(member->conn);
     bool broken = result->kind == ATTEMPT_NOT_TAKEN || result->kind == ATTEMPT_UNCONFIRMED;
 
+    if (result->kind == ATTEMPT_ACCEPTED && member->state != MEMBER_STUCK)
+        pool_final_took(pool, result->final_us);
     member->jobs--;
     if (member->state == MEMBER_STUCK)
         pool->stuck--;

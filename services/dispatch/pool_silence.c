@@ -1,8 +1,8 @@
 /* pool_silence.c - a relay that hangs without closing: packets dropped on the way, a stopped process, a frozen disk.
  *
  * Nothing tells it apart from a slow relay but that everybody waits. So the relay is called silent when at least three
- * connections (or all, where fewer are allowed) wait for it and not one octet came for five times the longest final reply
- * of late, at least 1.3 s. One slow mail, or few mails at all, never make it silent: they have their own timeouts.
+ * connections (or all, where fewer are allowed) wait for it and not one octet came for five times as long as a final reply
+ * takes (its mean and four deviations, as TCP waits: RFC 6298), at least 1.3 s. One slow mail, or few mails at all, never make it silent: they have their own timeouts.
  *
  * Then all that provably was not taken goes elsewhere at once: handshakes, and mails whose final dot is not out. Where
  * the dot is out the reply is waited for as before (final_timeout), but such a connection no longer counts: when the
@@ -13,10 +13,9 @@
 enum {
     TICK_MS = 100,
     WAITING_MIN = 3,
-    TIMES_LONGEST = 5,
+    TIMES = 5,
     UNKNOWN_US = 5 * 1000 * 1000, /* before the first final reply */
     LEAST_US = 1300 * 1000, /* the script asks for a second in which nobody was served, reports of which come 250 ms late */
-    FADE = 600 /* ticks until an old longest reply has lost most of its say */
 };
 
 static size_t waiting_for_relay(const struct pool *pool)
@@ -30,9 +29,9 @@ static size_t waiting_for_relay(const struct pool *pool)
 
 static uint64_t patience_us(const struct pool *pool)
 {
-    uint64_t us = pool->longest_us * TIMES_LONGEST;
+    uint64_t us = (pool->final_mean_us + 4 * pool->final_deviation_us) * TIMES;
 
-    if (pool->longest_us == 0)
+    if (pool->final_mean_us == 0)
         return UNKNOWN_US;
     return us < LEAST_US ? LEAST_US : us;
 }
@@ -57,7 +56,6 @@ static void on_tick(uv_timer_t *timer)
     size_t enough = pool_cap(pool) < WAITING_MIN ? pool_cap(pool) : WAITING_MIN;
 
     pool->silence_tick_us = now_us;
-    pool->longest_us -= pool->longest_us / FADE;
     /* After a sleep of our own what the relay said lies unread in the sockets. */
     if (slept || waiting_for_relay(pool) < enough) {
         pool->awaited_since_us = now_us;
@@ -83,6 +81,14 @@ void pool_silence_start(struct pool *pool)
 
 void pool_final_took(struct pool *pool, uint64_t final_us)
 {
-    if (final_us > pool->longest_us)
-        pool->longest_us = final_us;
+    uint64_t off;
+
+    if (pool->final_mean_us == 0) {
+        pool->final_mean_us = final_us + 1;
+        pool->final_deviation_us = final_us / 2;
+        return;
+    }
+    off = final_us > pool->final_mean_us ? final_us - pool->final_mean_us : pool->final_mean_us - final_us;
+    pool->final_deviation_us += off / 4 - pool->final_deviation_us / 4;
+    pool->final_mean_us += final_us / 8 - pool->final_mean_us / 8;
 }
