@@ -13,7 +13,7 @@ for folder in ("deploy/rehearsal", "tests/flow"):
     sys.path.insert(0, str(ROOT / folder))
 
 import run as flow  # noqa: E402
-from stack import wait_for  # noqa: E402,F401
+from stack import Failed, wait_for  # noqa: E402,F401
 
 REASONS = {"down.connect", "down.refused"}
 
@@ -174,3 +174,35 @@ def changes(truth, relay, to=None):
             seen.add((c.epoch, c.to_state))
             found.append(c)
     return found
+
+
+class Tail:
+    """A relay's ledger, read on as it grows: [(unix seconds, Message-ID, what was answered)]."""
+
+    def __init__(self, relay):
+        self.relay, self.offset, self.rest, self.rows = relay, 0, b"", []
+
+    def read(self):
+        """-> the rows that are new."""
+        new = []
+        with open(self.relay.ledger, "rb") as f:
+            f.seek(self.offset)
+            data = f.read()
+        self.offset += len(data)
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        for line in lines:
+            if line and not line.startswith(b"#"):
+                at, _, _, message_id, _, _, answered = line.decode().split("\t")
+                new.append((int(at) / 1e6, message_id, answered))
+        self.rows += new
+        return new
+
+    def first_after(self, since, seconds):
+        """When it took its first mail after `since`; None when it took none for so many seconds."""
+        end = time.time() + seconds
+        while time.time() < end:
+            found = [at for at, _, _ in self.read() if at > since]
+            if found:
+                return min(found)
+            time.sleep(0.01)
+        return None
