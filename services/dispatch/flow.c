@@ -176,15 +176,20 @@ static bool is_fresh(const struct dispatch *d, const struct mail *mail)
 }
 
 /* The ledger says GO, but `tried` bits of before Redis' loss are in no topic: the owner before may have begun this mail if it
- * is one of the first of its lane (README.md: of how many, and why). Counts each mail that is not done. */
+ * is one of the first of its campaign in the lane (README.md: of how many, and why). Counts each mail that is not done. */
 static bool is_unproven(struct dispatch *d, struct mail *mail)
 {
     struct lane *lane = mail->lane;
+    size_t *left;
 
     if (!lane || mail->counted || lane->unproven == 0 || mail->timestamp_ms > lane->owned_at_ms + CLOCKS_MS)
         return false;
     mail->counted = true;
-    lane->unproven--;
+    left = lane_unproven(lane, mail->campaign);
+    if (left && *left == 0)
+        return false;
+    if (left)
+        --*left;
     return !is_of_view(d, mail);
 }
 

@@ -89,6 +89,32 @@ struct lane *lane_add(struct lane_set *set, struct td_lane id)
     return lane;
 }
 
+size_t *lane_unproven(struct lane *lane, const struct campaign *campaign)
+{
+    struct unproven *at = lane->left;
+
+    while (at && at->campaign != campaign)
+        at = at->next;
+    if (!at) {
+        at = malloc(sizeof(*at));
+        if (!at)
+            return NULL;
+        *at = (struct unproven){lane->left, campaign, lane->unproven};
+        lane->left = at;
+    }
+    return &at->left;
+}
+
+static void unproven_free(struct unproven *list)
+{
+    struct unproven *next;
+
+    for (; list; list = next) {
+        next = list->next;
+        free(list);
+    }
+}
+
 /* Has whatever the next owner will read from it never been begun? Nothing that a relay has, nothing done above the offset
  * where it begins to read, and all done that an owner before us may have begun. */
 static bool leaves_clean(const struct lane *lane)
@@ -106,6 +132,7 @@ void lane_set_clear(struct lane_set *set, bool committed)
         if (lane->owned && !lane->fenced)
             td_lane_release(set->redis, lane->name, set->owner,
                             committed && leaves_clean(lane), NULL, NULL);
+        unproven_free(lane->left);
         td_watermark_free(lane->wm);
         free(lane);
     }

@@ -20,6 +20,14 @@ enum { LANE_SPAN = 1 << 20 }; /* records between the oldest unfinished and the n
 
 struct mail;
 
+struct campaign;
+
+struct unproven {
+    struct unproven *next;
+    const struct campaign *campaign;
+    size_t left;
+};
+
 struct lane {
     struct td_lane id;
     char name[LANE_NAME_MAX]; /* "mail.outbound-3", the lease's name */
@@ -28,6 +36,7 @@ struct lane {
     bool clean;            /* taken over with nothing in doubt: whatever is read from it nobody can have begun */
     bool first;            /* nobody owned it since Redis' view was built: the same for what was written later than that */
     size_t unproven;       /* not clean: the owner before may have begun mails among so many of the first not done yet */
+    struct unproven *left; /* of those, by campaign: each is begun in its order, not all of them together */
     bool in_doubt;         /* given back while a relay had mails of it */
     bool fenced;           /* someone else has the lease now: start nothing, commit nothing */
     bool asking;           /* a lease call is under way */
@@ -53,6 +62,8 @@ void lane_set_free(struct lane_set *set);
 /** Begin to own it. NULL when out of memory. */
 struct lane *lane_add(struct lane_set *set, struct td_lane id);
 struct lane *lane_find(const struct lane_set *set, struct td_lane id);
+/** How many of this campaign's mails are still unproven. NULL when out of memory. */
+size_t *lane_unproven(struct lane *lane, const struct campaign *campaign);
 struct lane *lane_first(const struct lane_set *set); /* walk by ->next */
 /** Give all leases back and forget the lanes; they must have no mails. committed: the group has taken the offsets of all that
  * is done. Without that the next owner reads mails again that have ended, and must not trust the lane to be clean. */
