@@ -991,6 +991,79 @@ static void room_falls_and_rises(void **unused)
     bench_close(&bench);
 }
 
+static bool is_silent(struct bench *bench)
+{
+    return bench->events[RELAY_SILENT] > 0;
+}
+
+static bool four_done(struct bench *bench)
+{
+    return bench->done_count >= 5;
+}
+
+/* One mail goes through, so that it is known how long a reply takes; then so many connections hang at this place. */
+static void hang(struct bench *bench, const struct script *script, int mails)
+{
+    bench_open(bench, script);
+    bench->settings.max_connections = 6;
+    bench_pool(bench);
+    job_send(bench);
+    assert_true(run_until(bench, all_done));
+    for (int i = 0; i < mails; i++)
+        job_send(bench);
+}
+
+static void a_silent_relay_gives_back_what_it_cannot_have(void **unused)
+{
+    struct script script = {"silent", AT_MAIL, DO_HANG, .times = 4, .after_mails = 1};
+    struct bench bench;
+    uint64_t began_ms;
+
+    (void)unused;
+    hang(&bench, &script, 4);
+    began_ms = td_mono_ms();
+    assert_true(run_until(&bench, four_done));
+    assert_in_range(td_mono_ms() - began_ms, 1200, 3000); /* not the 5 s of a command's timeout */
+    assert_int_equal(bench.events[RELAY_SILENT], 1);
+    assert_int_equal(bench.events[RELAY_RESET], 0);
+    for (size_t i = 1; i < bench.job_count; i++)
+        assert_int_equal(bench.jobs[i].result.kind, ATTEMPT_NOT_TAKEN);
+    bench_close(&bench);
+}
+
+static void mails_with_a_silent_relay_wait_on_and_hold_no_place(void **unused)
+{
+    struct script script = {"stuck", AT_FINAL, DO_HANG, .times = 4, .after_mails = 1};
+    struct bench bench;
+
+    (void)unused;
+    hang(&bench, &script, 4);
+    assert_true(run_until(&bench, is_silent));
+    assert_int_equal(bench.done_count, 1); /* they may have been taken: nobody else gets them */
+    assert_true(run_until(&bench, has_room));
+    assert_int_equal(pool_room(bench.pool), 6);
+    assert_int_equal(pool_busy(bench.pool), 4);
+    job_send(&bench); /* well again: a new connection has it */
+    assert_true(run_until(&bench, all_done));
+    for (size_t i = 1; i < 5; i++)
+        assert_int_equal(bench.jobs[i].result.kind, ATTEMPT_UNCONFIRMED); /* after final_timeout */
+    assert_int_equal(bench.jobs[5].result.kind, ATTEMPT_ACCEPTED);
+    assert_true(bench.jobs[5].order < bench.jobs[1].order);
+    bench_close(&bench);
+}
+
+static void two_slow_mails_do_not_make_a_relay_silent(void **unused)
+{
+    struct script script = {"slow", AT_FINAL, DO_HANG, .times = 2, .after_mails = 1};
+    struct bench bench;
+
+    (void)unused;
+    hang(&bench, &script, 2);
+    assert_true(run_until(&bench, all_done));
+    assert_int_equal(bench.events[RELAY_SILENT], 0);
+    bench_close(&bench);
+}
+
 static void heard_probe(void *user, enum relay_event event, const char *detail)
 {
     struct bench *bench = user;
@@ -1055,6 +1128,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_relay_that_dies_breaks_each_transaction_once),
         cmocka_unit_test(jobs_that_wait_are_given_back),
         cmocka_unit_test(a_pool_can_be_freed_in_the_middle_of_everything),
+        cmocka_unit_test(a_silent_relay_gives_back_what_it_cannot_have),
+        cmocka_unit_test(mails_with_a_silent_relay_wait_on_and_hold_no_place),
+        cmocka_unit_test(two_slow_mails_do_not_make_a_relay_silent),
         cmocka_unit_test(room_falls_and_rises),
         cmocka_unit_test(a_probe_goes_all_the_way_without_mail),
     };
