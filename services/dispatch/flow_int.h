@@ -1,10 +1,13 @@
-/* flow_int.h - between flow.c and flow_wait.c */
+/* flow_int.h - between flow_take.c, flow.c and flow_wait.c */
 #ifndef FLOW_INT_H
 #define FLOW_INT_H
 
 #include "flow.h"
 
-enum { LOOK_AGAIN_MS = 200 }; /* for a mail that only one relay may have, which is unfit now */
+enum {
+    LOOK_AGAIN_MS = 200, /* for a mail that only one relay may have, which is unfit now */
+    CLOCKS_MS = 2000     /* by which clocks may differ */
+};
 
 void flow_prepare(struct dispatch *d, struct mail *mail);
 void flow_delay(struct dispatch *d, struct mail *mail, int64_t due_wall_ms);
