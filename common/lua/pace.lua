@@ -5,7 +5,7 @@
 -- ARGV: mails per second (safety and busy factor already in it), want, horizon us, daily quota (0 none), me, mails sent
 --   while Redis was away; now (us) in tests only
 -- Reply: slots, us until the first one, us between them, why none ("rate", "quota", ""), us until it is worth asking
---   again, members, what is left of the quota (-1: none known)
+--   again, members, what is left of the quota (-1: none known), the server's clock (us)
 -- A member gets at most its share of the horizon at once, so that one cannot take all of every turn.
 local BUCKET_S, BUCKETS = 300, 288 -- 24 h
 local MEMBER_S = 10
@@ -31,7 +31,7 @@ end
 local left = quota > 0 and math.max(0, quota - used) or -1
 local function reply(n, first, why, again)
   return {n, string.format('%.0f', first), string.format('%.0f', apart), why, string.format('%.0f', again), members,
-    string.format('%.0f', left)}
+    string.format('%.0f', left), string.format('%.0f', now)}
 end
 if want <= 0 then return reply(0, 0, '', 0) end
 if left == 0 then return reply(0, 0, 'quota', 60000000) end

@@ -1,9 +1,10 @@
 /* pace.c - leases future slots from pace.lua a little ahead of need and hands them out when due.
  *
- * A slot is a moment on this process's monotonic clock: now, when the reply came, plus what the reply says. So
- * dispatchers need not agree on the time; the error is half a round trip, and to the late side. A slot is good for
- * LATE_US after its moment, then it is lost: at SAFETY x quota a second has 30 ms to spare, so slots that are up
- * to 20 ms late can never add up to more than the quota in any second. */
+ * A slot is a moment on the server's clock, told on this process's monotonic one, so dispatchers need not agree on the
+ * time. What lies between the two clocks is somewhere between when a call was sent and when its reply was seen;
+ * keeping the estimate that all calls so far allow, a reply that came late (a busy machine) moves no slots. A slot is good for
+ * LATE_US after its moment, then it is lost: at SAFETY x quota a second has 15 ms to spare, so slots that are up
+ * to 10 ms late, and 5 ms of jitter on the way to the relay, can never add up to more than the quota in any second. */
 #include "pace.h"
 
 #include <inttypes.h>
@@ -17,14 +18,14 @@
 #include "tandem/log.h"
 #include "tandem/scripts.h"
 
-#define SAFETY 0.97
+#define SAFETY 0.985
 #define SAFETY_ALONE 0.8  /* Redis away: others may be more than were seen last */
 #define MEMBERS_UNKNOWN 4 /* Redis away before anybody was seen */
 #define MEMBERS_MAX 10000
 
 enum {
     HORIZON_US = 250000, /* a dispatcher that dies wastes no more than this */
-    LATE_US = 20000,
+    LATE_US = 10000,
     SLOTS_MAX = 1024,
     RETRY_US = 50000,
     HEARTBEAT_MS = 3000,
@@ -48,6 +49,9 @@ struct relay {
     int64_t left;                   /* of the daily quota when last heard; -1 none known */
     uint64_t alone_sent, reporting; /* slots used while Redis was away; of those, in the call under way */
     struct td_gcra alone;
+    uint64_t asked_at; /* when the call under way was sent */
+    int64_t clock_us;  /* our clock less the server's, as far as known */
+    bool clock_known;
     uv_timer_t timer;
 };
 
@@ -138,6 +142,7 @@ static void ask(struct relay *relay, uint32_t want)
     args[3] = TD_ARG_STR(number[2]);
     args[4] = TD_ARG_STR(relay->pace->me);
     args[5] = TD_ARG_STR(number[3]);
+    relay->asked_at = td_mono_us();
     relay->under_way =
         td_redis_eval(relay->pace->redis, &td_script_pace, keys, 3, args, 6, on_lease, relay) != TD_ENOMEM;
     if (!relay->under_way)
@@ -163,6 +168,19 @@ static void refill(struct relay *relay, uint64_t now)
         lease_alone(relay, want, now);
 }
 
+/* What this call says about the clocks: an interval. The former estimate stays when it lies within; else the clocks have
+ * drifted, or one was set, and the nearest end is taken. */
+static void read_clock(struct relay *relay, long long server_us, uint64_t now)
+{
+    int64_t least = (int64_t)relay->asked_at - server_us, most = (int64_t)now - server_us;
+
+    if (!relay->clock_known || relay->clock_us > most)
+        relay->clock_us = most;
+    else if (relay->clock_us < least)
+        relay->clock_us = least;
+    relay->clock_known = true;
+}
+
 static void take_lease(struct relay *relay, const struct td_reply *reply, uint64_t now)
 {
     long long n = td_reply_int(td_reply_at(reply, 0));
@@ -171,12 +189,14 @@ static void take_lease(struct relay *relay, const struct td_reply *reply, uint64
     const char *why = td_reply_str(td_reply_at(reply, 3), NULL);
     long long again = td_reply_int(td_reply_at(reply, 4));
     long long members = td_reply_int(td_reply_at(reply, 5));
+    long long server_us = td_reply_int(td_reply_at(reply, 7));
 
     relay->members = members < 1 ? 1 : members > MEMBERS_MAX ? MEMBERS_MAX : (uint32_t)members;
     relay->left = td_reply_int(td_reply_at(reply, 6));
     relay->alone_sent -= relay->reporting;
+    read_clock(relay, server_us, now);
     for (long long i = 0; i < n; i++)
-        push(relay, now + (uint64_t)(first + i * apart));
+        push(relay, (uint64_t)(server_us + relay->clock_us + first + i * apart));
     if (why[0]) {
         relay->ask_at = now + (uint64_t)again;
         relay->next_slot_at = relay->ask_at + (strcmp(why, "rate") == 0 ? HORIZON_US : 0);
@@ -189,7 +209,7 @@ static void on_lease(void *user, const struct td_reply *reply, const struct td_e
     uint64_t now = td_mono_us();
 
     relay->under_way = false;
-    if (!err && td_reply_count(reply) == 7) {
+    if (!err && td_reply_count(reply) == 8) {
         take_lease(relay, reply, now);
     } else if (td_redis_up(relay->pace->redis)) {
         relay->ask_at = now + RETRY_US;

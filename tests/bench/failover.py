@@ -34,7 +34,7 @@ def spread(values, unit="ms"):
 
 
 def rounds(stack, campaign, fail, mend):
-    """-> [(to the backup's first mail, back to the primary's first, longest pause)], seconds."""
+    """-> [(to the backup's first mail, back to the primary's first, longest pause, when it failed)], seconds."""
     primary, backup = (aids.Tail(r) for r in stack.relays)
     found = []
     for _ in range(ROUNDS):
@@ -55,25 +55,20 @@ def rounds(stack, campaign, fail, mend):
         assert back, "no mail by the primary in 60 s"
         backup.read()
         around = sorted(at for at, _, _ in primary.rows + backup.rows if failed - 0.5 < at < mended)
-        found.append((away - failed, back - mended, max((b - a for a, b in zip(around, around[1:])), default=0)))
+        found.append((away - failed, back - mended, max((b - a for a, b in zip(around, around[1:])), default=0), failed))
     assert flow.done_count(stack, campaign) < aids.wait_for("its size", 10, lambda: stack.status(campaign)["submitted"]), \
         "the campaign ended before the rounds did"
     return found
 
 
-def late(stack, campaign, seconds=1.0):
-    """Mails taken more than a second after their neighbours of the same chunk: left behind by a switch."""
-    t = flow.truth(stack, campaign)
-    when = {}
+def late(stack, t, failures, seconds=1.0):
+    """Mails that were with the primary when it failed, came back, and were taken more than a second after the failure."""
+    count = 0
     for relay in stack.relays:
         for at, message_id, _ in relay.taken():
-            index = message_id.partition("@")[0].rpartition(".")[2]
-            when[int(index)] = at
-    count = 0
-    for i, at in when.items():
-        near = [when[j] for j in range(max(i - 20, i // 500 * 500), min(i + 21, i // 500 * 500 + 500)) if j in when]
-        count += at - statistics.median(near) > seconds
-    return count, t
+            again = t.attempts.get(int(message_id.partition("@")[0].rpartition(".")[2]), 1) > 1
+            count += again and at - max((f for f in failures if f < at), default=at) > seconds
+    return count
 
 
 def switch(stack, rate, fail, mend, goal):
@@ -85,13 +80,13 @@ def switch(stack, rate, fail, mend, goal):
     real = flow.done_count(stack, campaign) / (time.time() - began)
     stack.ctl("campaign", "cancel", campaign)
     flow.wait_done(stack, campaign, mails)
-    behind, t = late(stack, campaign)
+    t = flow.truth(stack, campaign)
     connections = 3 * stack.relays[0].settings["max_connections"]
     said = t.check(mails, unconfirmed_at_most=ROUNDS * connections)
-    away, back, pause = zip(*found)
+    away, back, pause, failures = zip(*found)
     slow = [round(x * 1000) for x in away if x > goal]
     told = (f"L D(0) C: {ROUNDS} rounds at {real:.0f}/s: to the backup {spread(away)}; back {spread(back)}; longest pause {spread(pause)}; "
-            f"{behind} mails left behind for more than 1 s; {said}")
+            f"{late(stack, t, failures)} mails that came back waited longer than 1 s; {said}")
     assert not slow, f"{len(slow)} rounds took longer than {goal * 1000:.0f} ms: {slow}; {told}"
     return told
 
