@@ -76,6 +76,8 @@ int ctl_campaign_resume(struct ctl *ctl, int argc, char **argv);
 int ctl_campaign_cancel(struct ctl *ctl, int argc, char **argv);
 int ctl_campaign_rate(struct ctl *ctl, int argc, char **argv);
 int ctl_campaign_route(struct ctl *ctl, int argc, char **argv);
+int ctl_unconfirmed_list(struct ctl *ctl, int argc, char **argv);
+int ctl_unconfirmed_settle(struct ctl *ctl, int argc, char **argv);
 int ctl_relay_list(struct ctl *ctl, int argc, char **argv);
 int ctl_relay_show(struct ctl *ctl, int argc, char **argv);
 int ctl_relay_test(struct ctl *ctl, int argc, char **argv);

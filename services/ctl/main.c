@@ -22,6 +22,8 @@ static const struct command commands[] = {
     {"campaign", "cancel", ctl_campaign_cancel, "never send what has not been sent"},
     {"campaign", "rate", ctl_campaign_rate, "cap its mails per second (0: no cap)"},
     {"campaign", "route", ctl_campaign_route, "choose its relays, in order"},
+    {"unconfirmed", "list", ctl_unconfirmed_list, "mails of which nobody knows whether the relay has them"},
+    {"unconfirmed", "settle", ctl_unconfirmed_settle, "note what became of some of them"},
     {"relay", "list", ctl_relay_list, "every relay and how it is"},
     {"relay", "show", ctl_relay_show, "one relay: its state, why, what comes next, its settings"},
     {"relay", "test", ctl_relay_test, "connect to it, TLS, EHLO, AUTH, QUIT: no mail"},
@@ -38,7 +40,7 @@ static void list_commands(FILE *out, const char *noun)
 {
     for (size_t i = 0; i < COMMANDS; i++)
         if (!noun || strcmp(commands[i].noun, noun) == 0)
-            fprintf(out, "  %-8s %-7s %s\n", commands[i].noun, commands[i].verb ? commands[i].verb : "TYPE",
+            fprintf(out, "  %-11s %-7s %s\n", commands[i].noun, commands[i].verb ? commands[i].verb : "TYPE",
                     commands[i].help);
 }
 

@@ -106,6 +106,7 @@ RECORDS = {
     "outcome_bounce": outcome(bounce={
         "class": "BOUNCE_CLASS_BLOCK", "relay": "backup", "enhanced_status": "5.7.1", "reason": "bounce.policy",
         "address_hash": b64(HASH)}),
+    "outcome_settlement": outcome(settlement={"result": "RECIPIENT_RESULT_ACCEPTED", "by": "operator"}),
     "outcome_relay": outcome(relay={
         "relay": "ses", "from_state": "closed", "to_state": "open", "epoch": 18446744073709551615,
         "reason": "down.connect", "evidence": "8 of 8 connects", "next_change_unix_ms": 1714550460000,

@@ -277,6 +277,7 @@ static void put_outcomes(void)
     Tandem__Mail__V1__RecipientOutcome recipient = TANDEM__MAIL__V1__RECIPIENT_OUTCOME__INIT;
     Tandem__Mail__V1__BounceFact bounce = TANDEM__MAIL__V1__BOUNCE_FACT__INIT;
     Tandem__Mail__V1__RelayChange relay = TANDEM__MAIL__V1__RELAY_CHANGE__INIT;
+    Tandem__Mail__V1__Settlement settlement = TANDEM__MAIL__V1__SETTLEMENT__INIT;
 
     refusal.code = TEXT("address.syntax");
     refusal.field = TEXT("recipient_batch.recipients[3].address");
@@ -314,6 +315,9 @@ static void put_outcomes(void)
     relay.next_change_unix_ms = 1714550460000;
     relay.campaign_id = TEXT("spring-2024");
     put_outcome("outcome_relay", TANDEM__MAIL__V1__OUTCOME__KIND_RELAY, &relay);
+    settlement.result = TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_ACCEPTED;
+    settlement.by = TEXT("operator");
+    put_outcome("outcome_settlement", TANDEM__MAIL__V1__OUTCOME__KIND_SETTLEMENT, &settlement);
 }
 
 static int decode(const char *type_name)
