@@ -295,6 +295,7 @@ def view_of_200000_outcomes(stack):
         producer.produce(stack.prefix + "mail.outcomes", outcome.SerializeToString(), key=f"large/{i}")
         producer.poll(0)
     producer.flush()
+    view_built(stack, 1)  # not while the first is being built, which would then be of these already
     flush_redis(stack)
     view_built(stack, 2)
     said = stack.status("large")
