@@ -33,11 +33,11 @@ static void on_signal(struct watch *watch, uint32_t events)
 
 static int accept_one(struct listener *listener, uint16_t *ret_port)
 {
-    struct sockaddr_storage peer;
+    struct sockaddr_storage peer = {0};
     socklen_t len = sizeof(peer);
     int fd = accept4(listener->watch.fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
-    if (fd >= 0)
+    if (fd >= 0) /* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): accept4 set it */
         *ret_port = ntohs(peer.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&peer)->sin6_port
                                                      : ((struct sockaddr_in *)&peer)->sin_port);
     return fd;

@@ -41,7 +41,7 @@ static int check_campaign(const struct submit_options *options, const Campaign *
 {
     struct refusals refusals = {.total = 0};
     ProtobufCBinaryData *content;
-    ProtobufCMessage *message;
+    ProtobufCMessage *message = NULL;
     struct td_err err;
     size_t len;
     void *packed = td_pb_write(&campaign->base, &len);

@@ -84,7 +84,7 @@ static void add_file(struct submit_options *options, char *arg, bool named, stru
         argp_error(state, "at most %d files", SUBMIT_FILES_MAX);
     file = &options->file[options->file_count++];
     if (named) {
-        *equals = '\0';
+        *equals = '\0'; /* NOLINT(clang-analyzer-core.NullDereference): argp_error does not return */
         file->content_id = arg;
     }
     file->path = named ? equals + 1 : arg;

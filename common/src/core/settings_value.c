@@ -278,6 +278,7 @@ static int assign_strings(const struct td_opt *opt, void *base, const char *cons
     if (count > TD_ITEMS_MAX)
         return say(why, "a list of more than %d", (int)TD_ITEMS_MAX);
     for (size_t i = 0; i < count && rc == TD_OK; i++) {
+        /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): the caller has set count of them */
         rc = *items[i] ? check_text(opt, items[i], why) : say(why, "an empty item in the list");
         if (rc == TD_OK)
             rc = td_strings_add(&list, items[i]);

@@ -93,7 +93,7 @@ void kafka_index_cache(struct kafka_index *index, struct kafka_item *item, struc
     if (cost(value) > index->limit)
         return;
     while (index->bytes + cost(value) > index->limit)
-        drop_cached(index, index->oldest);
+        drop_cached(index, index->oldest); /* NOLINT(clang-analyzer-unix.Malloc): unlinked before it is freed */
     cached = malloc(sizeof(*cached));
     if (!cached)
         return; /* it can be read again */
@@ -226,7 +226,7 @@ void kafka_index_free(struct kafka_index *index)
     if (!index)
         return;
     while (index->oldest)
-        drop_cached(index, index->oldest);
+        drop_cached(index, index->oldest); /* NOLINT(clang-analyzer-unix.Malloc): the same */
     for (size_t i = 0; i < index->cap; i++)
         free(index->slots[i]);
     free(index->slots);

@@ -194,7 +194,7 @@ static int make_handle(struct kafka_reader *reader, const struct td_settings *se
         {"queued.min.messages", "100000"},
         {"queued.max.messages.kbytes", "65536"},
     };
-    rd_kafka_conf_t *conf;
+    rd_kafka_conf_t *conf = NULL;
     int rc = kafka_group_name(group, settings, "table", reterr);
 
     if (rc == TD_OK)

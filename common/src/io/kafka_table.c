@@ -400,7 +400,7 @@ static int make_handle(struct td_kafka_table *table, struct td_err *reterr)
         {"queued.max.messages.kbytes", "16384"},
         {"?fetch.queue.backoff.ms", "50"},
     };
-    rd_kafka_conf_t *conf;
+    rd_kafka_conf_t *conf = NULL;
     int rc = kafka_group_name(group, table->settings, "table", reterr);
 
     if (rc == TD_OK)
@@ -554,7 +554,7 @@ void td_kafka_table_free(struct td_kafka_table *table)
     table->reader = NULL;
     td_fail(&err, TD_EIO, "closing");
     while (table->waits)
-        answer(table->waits, NULL, &err);
+        answer(table->waits, NULL, &err); /* NOLINT(clang-analyzer-unix.Malloc): unlinked before it is freed */
     if (!table->working)
         destroy(table); /* else when the thread that uses rk is back */
 }
