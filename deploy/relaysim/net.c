@@ -61,7 +61,8 @@ int listener_open(struct listener *listener, void (*ready)(struct watch *, uint3
         rc = td_fail(reterr, TD_EIO, "%s: %s", listener->where, strerror(errno));
         goto fail;
     }
-    listener->port = ntohs(*port_of(&address)); /* NOLINT(clang-analyzer-core.CallAndMessage): getsockname set it */
+    /* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): getsockname set it */
+    listener->port = ntohs(*port_of(&address));
     rc = loop_watch(&listener->sim->loop, &listener->watch, EPOLLIN);
     if (rc == TD_OK)
         return TD_OK;
