@@ -165,6 +165,38 @@ static void publish(struct end *end)
         o->ops.fatal(o->user, &err);
 }
 
+static void on_other(void *user, const struct td_begun *begun, size_t count, const struct td_err *err)
+{
+    struct end *end = user;
+    struct outcomes *o = end->owner;
+
+    o->calls--;
+    if (err || count != 1 || begun->verdict != TD_DONE) { /* not told: it is found overtaken again, or no longer is */
+        list_push(&o->waiting, end);
+        arm(o, AGAIN_MS);
+    } else if (begun->outcome) {
+        free(end->packed);
+        end->packed = malloc(begun->outcome_len);
+        if (!end->packed)
+            abort(); /* as in end_new */
+        memcpy(end->packed, begun->outcome, begun->outcome_len);
+        end->packed_len = begun->outcome_len;
+        publish(end);
+    } else {
+        durable(end);
+        end_free(end);
+    }
+}
+
+/* What the other owner wrote down may never have reached mail.outcomes: it may have died in between, and with our offset the
+ * record goes. `begin` tells what is done, with its outcome as long as that is not known to be published. */
+static void see_other(struct end *end)
+{
+    end->owner->calls++;
+    if (!td_redis_answers(td_ledger_begin(end->owner->redis, end->campaign_id, &end->index, 1, on_other, end)))
+        on_other(end, NULL, 0, &(struct td_err){.code = TD_ENOMEM});
+}
+
 static void on_ledger(void *user, const struct td_reply *reply, const struct td_err *err)
 {
     struct batch *batch = user;
@@ -177,8 +209,7 @@ static void on_ledger(void *user, const struct td_reply *reply, const struct td_
         if (reply && other < td_reply_count(reply) && td_reply_int(td_reply_at(reply, other)) == at) {
             other++;
             td_log(TD_WARN, "outcome.overtaken", "msg=%s result=%s", end->key, end->result);
-            durable(end);
-            end_free(end);
+            see_other(end);
             continue;
         }
         end->owed = err != NULL;
