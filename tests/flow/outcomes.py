@@ -53,6 +53,7 @@ class Truth:
 
     def __init__(self, stack, outcome_pb2, campaign, prefix=""):
         self.results = defaultdict(list)  # index -> [(result, relay)]
+        self.attempts = {}  # index -> how often it was handed to a relay
         self.bounces = defaultdict(list)
         self.relay_changes = []
         for message in records(stack.bootstrap, prefix + "mail.outcomes"):
@@ -63,6 +64,7 @@ class Truth:
             elif o.campaign_id != campaign:
                 continue
             elif kind == "recipient":
+                self.attempts[o.index] = o.recipient.attempts
                 pair = (RESULTS[o.recipient.result], o.recipient.relay)
                 if pair not in self.results[o.index]:  # the same record may be seen twice
                     self.results[o.index].append(pair)
