@@ -294,7 +294,7 @@ static struct route_relay look(struct relays *relays, const struct mail *mail, s
                   ((mail->avoid >> i & 1) && now_ms < mail->avoid_until_ms) || *bounces;
     fit.well = view->state == RELAY_CLOSED || view->state == RELAY_LIMITED;
     fit.limited = view->state == RELAY_LIMITED;
-    fit.grant = view->state == RELAY_HALF_OPEN && view->grants > 0;
+    fit.grant = !fit.well && view->grants > 0; /* half-open, and the rare mail that finds out when a pause is over */
     fit.share = view->share >= 1 ? 10000 : view->share <= 0 ? 0 : (uint32_t)(view->share * 10000);
     fit.room = pool_room(r->pool) > 0 &&
                !(fit.limited && pace_full(relays->pace, i, OVERFLOW_WAIT_US));
