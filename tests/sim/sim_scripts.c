@@ -273,7 +273,7 @@ static struct td_reply *pace(const struct sim_call *call)
     uint64_t want = strtoull(text_of(&call->arg[1]), NULL, 10),
              horizon = strtoull(text_of(&call->arg[2]), NULL, 10);
     uint64_t from = tat[relay] > sim.now ? tat[relay] : sim.now, n = 0, share;
-    struct td_reply *reply = sim_reply_array(7);
+    struct td_reply *reply = sim_reply_array(8);
     const char *why = "";
     uint64_t again = 0;
 
@@ -294,6 +294,7 @@ static struct td_reply *pace(const struct sim_call *call)
     number(reply, 4, again);
     sim_reply_set(reply, 5, sim_reply_int(SIM_PROCS));
     sim_reply_set(reply, 6, sim_reply_str("-1", 2));
+    number(reply, 7, UINT64_C(1800000000000000) + sim.now);
     return reply;
 }
 
