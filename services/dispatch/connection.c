@@ -228,7 +228,6 @@ static void write_all(struct connection *conn)
         rc = curl_easy_send(conn->easy, data, len, &n);
         if (many_records)
             hold_records(conn, 0);
-
         if (rc == CURLE_AGAIN || (rc == CURLE_OK && n == 0)) {
             conn->wants_write = true;
             return;
@@ -282,10 +281,9 @@ static void give_results(struct connection *conn)
 /* @return true when one was taken */
 static bool take_mails(struct connection *conn)
 {
-    bool taken = false;
-
     struct attempt_result result;
     struct smtp_mail mail;
+    bool taken = false;
 
     while (!conn->quitting && smtp_transaction_room(conn->tx) && conn->ops->next(conn->user, &mail))
         if (smtp_transaction_start(conn->tx, &mail, td_mono_us(), &result))

@@ -158,7 +158,7 @@ class Bench:
 
 def main(build, folder, quick=False):
     began = load()
-    bench = Bench(build, folder, 2 if quick else 5)
+    bench = Bench(build, folder, 2 if quick else 4)
     parts = []
     try:
         if bench.smtp_source:
