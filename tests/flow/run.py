@@ -345,7 +345,7 @@ def kafka_away_longer_than_a_session(stack):
 @case(primary=("--bounce-share", "10"), settings={})
 def bounces_come_back(stack):
     """A tenth of the mails bounce by DSN over LMTP: each is tied to its mail, counted per relay, its address suppressed."""
-    campaign = submit(stack, 1000)
+    campaign = submit(stack, 1000, "--bounce-ceiling", "10000")
     wait_done(stack, campaign, 1000)
     said = truth(stack, campaign).check(1000)
     expected = wait_for("bounces", 30, lambda: (lambda n: n if n and n == stack.status(campaign).get("hard", {}).get("ses-eu") else 0)(
@@ -439,7 +439,8 @@ def bounce_trigger_holds_without_a_relay(stack):
 def relay_commands(stack):
     """relay show, test, drain, enable: what they say is so, dispatch obeys, each change is an event."""
     primary = stack.relays[0]
-    shown = json.loads(stack.ctl("--json", "relay", "show", "ses-eu").stdout)
+    shown = wait_for("a dispatcher's report", 10, lambda: (lambda s: s["state"] != "unknown" and s)(
+        json.loads(stack.ctl("--json", "relay", "show", "ses-eu").stdout)), 0.1)
     assert shown["state"] == "closed" and shown["reason_words"], f"{shown}"
     tested = json.loads(stack.ctl("--json", "relay", "test", "ses-eu").stdout)
     assert tested["result"] == "up" and tested["authenticated"] and tested["tls"].startswith("TLSv1."), f"{tested}"
