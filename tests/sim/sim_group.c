@@ -468,7 +468,9 @@ static void drain(struct td_kafka_in *in)
 
 static void step(struct td_kafka_in *in)
 {
-    if (in->state == IN_REVOKING && sim.now - in->since > REVOKE_MAX_MS * MS) {
+    uint64_t awake = in->proc->stopped_until > in->since ? in->proc->stopped_until : in->since;
+
+    if (in->state == IN_REVOKING && sim.now - awake > REVOKE_MAX_MS * MS) {
         sim_violation("revoke", "%s has not given its lanes back within %d s", in->proc->name,
                       REVOKE_MAX_MS / 1000);
         enter(in, IN_FLUSHING);
