@@ -60,7 +60,7 @@ class Bench:
                                    (self.relays["PIPELINING"].cpu_us() - relay_cpu) / mails))
         return mails / seconds
 
-    def engine(self, relay, wire, mode, size, mails, connections=10, port=None, **more):
+    def engine(self, relay, wire, mode, size, mails, connections=10, port=None, at_once=False, **more):
         """One run of the program. Its JSON, and the relay's CPU a mail."""
         plain = wire == "plain"
         argv = [program(self.build, "td_bench_dispatch_plain" if plain else "td_bench_dispatch"),
@@ -71,7 +71,7 @@ class Bench:
         for key, value in more.items():
             argv += [f"--{key}", value]
         before = relay.cpu_us()
-        done = subprocess.run([str(a) for a in argv], check=True, stdout=subprocess.PIPE, text=True, preexec_fn=on_core(CLIENT_CORE))
+        done = subprocess.run([str(a) for a in argv], check=True, stdout=subprocess.PIPE, text=True, preexec_fn=on_core(CLIENT_CORE, at_once))
         result = json.loads(done.stdout)
         result["relay_us"] = (relay.cpu_us() - before) / max(1, result["mails"])
         return result
@@ -112,10 +112,12 @@ class Bench:
             relay, rates = self.relays[mode], []
             port = free_port()
             delay = subprocess.Popen([program(self.build, "td_delay"), str(port), str(relay.tls_port), str(int(RTT_S / 2 * 1e6))],
-                                     stdin=subprocess.PIPE, preexec_fn=on_core(0))
+                                     stdin=subprocess.PIPE, preexec_fn=on_core(0, True))
+            relay.at_once(True)
             wait_for("td_delay", 5, lambda: answers(port))
             for _ in range(3):
-                rates.append(self.engine(relay, "TLS", mode, 10240, int(bound * 2), connections, port=port)["rate"])
+                rates.append(self.engine(relay, "TLS", mode, 10240, int(bound * 2), connections, port=port, at_once=True)["rate"])
+            relay.at_once(False)
             delay.stdin.close()
             delay.wait()
             met = self.goals.check(f"rtt_{name.replace(' ', '_')}", median(rates) >= bound * share,

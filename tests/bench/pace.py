@@ -130,7 +130,8 @@ def main(build, folder, quick=False):
     if not shutil.which("redis-server"):
         raise Failed("redis-server is not installed")
     port = free_port()
-    server = subprocess.Popen(["redis-server", "--port", str(port), "--save", "", "--dir", folder], stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(["redis-server", "--port", str(port), "--save", "", "--dir", folder], stdout=subprocess.DEVNULL,
+                              preexec_fn=on_core(None))
     try:
         wait_for("redis-server", 10, lambda: answers(port))
         for rate in RATES:
