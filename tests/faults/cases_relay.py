@@ -1,7 +1,6 @@
 """Relays that hang, flap, throttle, pause, or whose certificate is wrong."""
 
 import functools
-import os
 import signal
 import time
 
@@ -161,25 +160,27 @@ def both_relays_down(stack):
     return f"L D(0) C: {said}, nothing ended while both were away, first mail {first:.2f} s after their return"
 
 
-def held_rate(primary, rate):
-    """(worst second, worst tenth, replies of 454). Slots leave 30 ms a second to spare: a machine on which processes wait
-    longer than that for a processor may see one mail too many, which the relay refuses."""
+def held_rate(primary, rate, crowd):
+    """(worst second, worst tenth, replies of 454). Slots leave 15 ms a second to spare. On a machine where processes wait
+    for a processor longer than that, a mail may come late, the next in time, and the relay refuses one of them."""
     second, tenth, over = aids.worst_window(primary), aids.worst_window(primary, 0.1), aids.refused(primary, 454)
-    crowded = os.getloadavg()[0] > 1.5 * os.cpu_count()
-    assert second <= rate and over <= (2 if crowded else 0), f"{second} mails in one second, {over} times 454"
+    allowed = 2 if crowd.worst_s > 0.005 else 0
+    assert second <= rate and over <= allowed, \
+        f"{second} mails in one second, {over} times 454; longest wait for a processor {crowd.worst_s * 1000:.0f} ms"
     return second, tenth, over
 
 
 def paced(stack, mails):
-    campaign = flow.submit(stack, mails)
     began = time.time()
-    flow.wait_done(stack, campaign, mails, 120)
+    with aids.Crowd() as crowd:
+        campaign = flow.submit(stack, mails)
+        flow.wait_done(stack, campaign, mails, 120)
     took = time.time() - began
     primary = stack.relays[0]
     said = flow.truth(stack, campaign).check(mails)
-    second, tenth, over = held_rate(primary, 50)
+    second, tenth, over = held_rate(primary, 50, crowd)
     rate = len(primary.taken()) / (aids.times([primary])[-1] - aids.times([primary])[0])
-    return f"L D(0) R: {said}, {rate:.1f}/s, worst 1 s {second}, worst 100 ms {tenth}, 454: {over}, {took:.0f} s"
+    return f"L D(0) R: {said}, {rate:.1f}/s, worst 1 s {second}, worst 100 ms {tenth}, 454: {over} (longest wait for a processor {crowd.worst_s * 1000:.0f} ms), {took:.0f} s"
 
 
 @case(delay=5, primary=("--rate", "50"), primary_entry={"max_mails_per_s": 50}, backup=None)
@@ -191,15 +192,16 @@ def rate_of_one_dispatcher(stack):
 @case(dispatchers=3, delay=5, primary=("--rate", "50"), primary_entry={"max_mails_per_s": 50}, backup=None)
 def rate_of_three_dispatchers(stack):
     """50 a second allowed, three dispatchers, one of them killed on the way: the rate is shared."""
-    campaign = flow.submit(stack, 800)
-    flow.wait_part(stack, campaign, 250)
-    stack.services["dispatch-2"].kill()
-    stack.services["dispatch-2"].start()
-    flow.wait_done(stack, campaign, 800, 120)
+    with aids.Crowd() as crowd:
+        campaign = flow.submit(stack, 800)
+        flow.wait_part(stack, campaign, 250)
+        stack.services["dispatch-2"].kill()
+        stack.services["dispatch-2"].start()
+        flow.wait_done(stack, campaign, 800, 120)
     primary = stack.relays[0]
     said = flow.truth(stack, campaign).check(800, unconfirmed_at_most=40)
-    second, tenth, over = held_rate(primary, 50)
-    return f"L D(0) R: {said}, worst 1 s {second}, worst 100 ms {tenth}, 454: {over}, one of three killed on the way"
+    second, tenth, over = held_rate(primary, 50, crowd)
+    return f"L D(0) R: {said}, worst 1 s {second}, worst 100 ms {tenth}, 454: {over} (longest wait for a processor {crowd.worst_s * 1000:.0f} ms), one of three killed on the way"
 
 
 @case(dispatchers=2, delay=5, primary=("--rate", "300"), primary_entry={"max_mails_per_s": 300})
