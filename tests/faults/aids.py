@@ -15,9 +15,6 @@ for folder in ("deploy/rehearsal", "tests/flow"):
 import run as flow  # noqa: E402
 from stack import Failed, wait_for  # noqa: E402,F401
 
-REASONS = {"down.connect", "down.refused"}
-
-
 class Proxy:
     """Forwards connections of one port. cut(): new and old ones hang, as behind a firewall that drops; heal(): old ones are
     reset and new ones go through. delay_s holds up each piece in both directions."""

@@ -161,8 +161,8 @@ def both_relays_down(stack):
 
 
 def held_rate(primary, rate, crowd):
-    """(worst second, worst tenth, replies of 454). Slots leave 15 ms a second to spare. On a machine where processes wait
-    for a processor longer than that, a mail may come late, the next in time, and the relay refuses one of them."""
+    """(worst second, worst tenth, replies of 454). Slots leave 15 ms a second to spare, for all on the way of a mail: where
+    even an idle process waits 5 ms for a processor, one mail may come late, the next in time, and the relay refuses one."""
     second, tenth, over = aids.worst_window(primary), aids.worst_window(primary, 0.1), aids.refused(primary, 454)
     allowed = 2 if crowd.worst_s > 0.005 else 0
     assert second <= rate and over <= allowed, \

@@ -29,7 +29,7 @@ def phases(stack):
 CASES += cases_relay.CASES + cases_redis.CASES + cases_group.CASES
 # What takes long and shows what a shorter case or a flow test shows in part.
 LONG = {"flapping_primary", "rebalance_storm", "both_relays_down", "rate_cut_by_454", "dispatcher_cut_off_from_kafka",
-        "zombie_dispatcher", "bad_certificates_slow"}
+        "zombie_dispatcher"}
 
 
 def main():
