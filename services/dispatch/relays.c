@@ -308,6 +308,8 @@ static enum route_answer choose(struct relays *relays, const struct mail *mail, 
     uint64_t now_ms = td_mono_ms();
     enum route_answer answer;
 
+    if (n > TD_RELAYS_MAX) /* mail_new has refused it */
+        return ROUTE_NEVER;
     for (size_t k = 0; k < n; k++) {
         bool bounces = false;
 
