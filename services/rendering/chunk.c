@@ -3,8 +3,8 @@
  *   NEW --read--> OPEN --all mails MAIL_DONE--> DONE --committed--> freed
  *    `--not a RecipientChunk--> DEAD --acknowledged--> DONE
  *
- * and of a mail:  TODO -> SENT -> DONE        rendered, on mail.outbound; TODO again when it was not written
- *                 TODO -> ENDING -> DONE      INVALID, EXPIRED, CANCELLED; TODO again when dispatch has it */
+ * and of a mail:  WAITING -> SENT -> DONE        rendered, on mail.outbound; WAITING again when it was not written
+ *                 WAITING -> ENDING -> DONE      INVALID, EXPIRED, CANCELLED; WAITING again when dispatch has it */
 #include <stdlib.h>
 #include <string.h>
 
@@ -276,7 +276,7 @@ void chunk_ended(void *user, size_t position, bool tried)
     mail->state = MAIL_DONE;
     if (tried) {
         mail->owed_to_dispatch = true;
-        mail->state = MAIL_TODO;
+        mail->state = MAIL_WAITING;
         chunk->todo++;
     }
     came_back(chunk);
@@ -307,7 +307,7 @@ static void send_endings(struct chunk *chunk, const struct end_list *list)
     if (endings_add(chunk->r->endings, chunk->msg->campaign_id, list->item, list->count, chunk) == TD_OK)
         return;
     for (size_t i = 0; i < list->count; i++)
-        chunk->mails[list->item[i].position].state = MAIL_TODO;
+        chunk->mails[list->item[i].position].state = MAIL_WAITING;
     chunk->todo += list->count;
     chunk->under_way -= list->count;
     chunk->retry_at_ms = td_mono_ms() + RETRY_MS;
@@ -319,7 +319,7 @@ static bool end_rest(struct chunk *chunk, Tandem__Mail__V1__RecipientResult resu
     struct end_list list = {.count = 0};
 
     for (size_t i = 0; i < chunk->msg->n_recipients; i++)
-        if (chunk->mails[i].state == MAIL_TODO && !chunk->mails[i].owed_to_dispatch)
+        if (chunk->mails[i].state == MAIL_WAITING && !chunk->mails[i].owed_to_dispatch)
             add_ending(&list, chunk, i, result, reason, true);
     send_endings(chunk, &list);
     return list.count > 0;
@@ -331,7 +331,7 @@ static void leave_to_dispatch(struct chunk *chunk)
     size_t count = 0;
 
     for (size_t i = 0; i < chunk->msg->n_recipients; i++) {
-        if (chunk->mails[i].state != MAIL_TODO || !chunk->mails[i].owed_to_dispatch)
+        if (chunk->mails[i].state != MAIL_WAITING || !chunk->mails[i].owed_to_dispatch)
             continue;
         chunk->mails[i].state = MAIL_DONE;
         chunk->todo--;
@@ -350,7 +350,7 @@ static void mail_delivered(void *user, int64_t offset, const struct td_err *err)
     struct chunk *chunk = mail->chunk;
 
     pace_reported(mail->pace, !err, offset);
-    mail->state = err ? MAIL_TODO : MAIL_DONE;
+    mail->state = err ? MAIL_WAITING : MAIL_DONE;
     if (err) {
         chunk->todo++;
         not_written(chunk, err);
@@ -435,7 +435,7 @@ static bool render_some(struct chunk *chunk)
     for (size_t seen = 0; seen < chunk->msg->n_recipients && done < MAILS_A_STEP; seen++) {
         size_t position = chunk->cursor;
 
-        if (chunk->mails[position].state == MAIL_TODO) {
+        if (chunk->mails[position].state == MAIL_WAITING) {
             int rc = pace_allows(pace, chunk->r->settings->rendering_ahead) ? render_one(chunk, position, &invalid)
                                                                             : TD_EAGAIN;
 

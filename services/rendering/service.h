@@ -22,7 +22,7 @@
 #include "tandem/redis.h"
 
 enum mail_state {
-    MAIL_TODO = 0,
+    MAIL_WAITING = 0,
     MAIL_SENT,   /* on its way to mail.outbound */
     MAIL_ENDING, /* in endings */
     MAIL_DONE
