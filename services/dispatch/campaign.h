@@ -8,6 +8,7 @@
 
 #include "mail.h"
 #include "tandem/gcra.h"
+#include "tandem/lanes.h"
 
 struct bits { /* one bit a recipient, grown on demand */
     uint8_t *byte;
@@ -24,7 +25,10 @@ struct campaign {
     struct mail_list ready;    /* not begun */
     struct mail_list go;       /* begun: offered first */
     struct mail_list begin;    /* to be asked of the ledger together */
-    struct td_gcra cap;        /* the campaign's own rate */
+    uint32_t cap_per_s;        /* the campaign's own rate, of all dispatchers together; 0 = none */
+    struct td_gcra cap;        /* this process's share of it */
+    bool lane[TD_LANES_MAX];   /* which lanes it uses, by number */
+    size_t lane_count;         /* 0: its content has not been read yet */
     bool express;
     bool in_ring, in_begin;
     struct campaign *ring_next, *begin_next;

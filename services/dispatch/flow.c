@@ -13,6 +13,7 @@
 
 enum {
     RESERVE_MIN = 8, RESERVE_MAX = 256, /* mails begun and not yet with a relay: half as many as connections */
+    CAP_LATE_US = 10000,        /* how late a pump may be and a campaign's cap still be reached */
     PUMP_BURST = 256,           /* mails started before the loop looks at other things */
     RECONNECTS_MAX = 3,         /* "idle too long" on this many connections in a row is something else */
     AVOID_RELAY_MS = 1000,      /* a relay that was busy gets this mail again after that, if no other took it */
@@ -319,7 +320,8 @@ static void on_blob(void *user, const struct static_blob *blob, const struct td_
 
 void flow_pump_soon(struct dispatch *d)
 {
-    if (!uv_is_active((uv_handle_t *)d->pump))
+    /* It may be armed for later, by a campaign that waits for its cap. */
+    if (!uv_is_active((uv_handle_t *)d->pump) || uv_timer_get_due_in(d->pump) > 0)
         uv_timer_start(d->pump, d->on_pump, 0, 0);
 }
 
@@ -384,6 +386,37 @@ static bool offer(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64
     return true;
 }
 
+/* Each lane has one owner, and a campaign's recipients are spread evenly over its lanes. So every dispatcher takes the part
+ * of the cap that its lanes are of the campaign's: together never more than the cap, and nobody has to ask anybody. What
+ * comes from a retry topic, or before the campaign's content was read, counts as one lane. */
+static double cap_share(const struct dispatch *d, const struct campaign *c)
+{
+    enum td_topic_id topic = c->express ? TD_T_EXPRESS : TD_T_OUTBOUND;
+    size_t owned = 0;
+
+    for (const struct lane *lane = lane_first(d->lanes); lane; lane = lane->next)
+        owned += lane->owned && lane->id.topic == topic && lane->id.partition < TD_LANES_MAX && c->lane[lane->id.partition];
+    if (c->lane_count == 0)
+        return 1.0 / (double)d->settings->kafka_lanes;
+    return (double)(owned ? owned : 1) / (double)c->lane_count;
+}
+
+/* Take the campaign's next slot. @return false when it is not due yet */
+static bool cap_take(struct dispatch *d, struct campaign *c, const struct mail *mail)
+{
+    uint32_t per_s = c->lane_count ? c->cap_per_s : mail->msg->max_mails_per_s;
+    uint64_t now_us = td_mono_us(), first_us;
+
+    if (per_s == 0)
+        return true;
+    /* A pump that comes a little late makes up for it, so that the cap is reached; a pause is never made up for. */
+    if (td_gcra_take(&c->cap, per_s * cap_share(d, c), 1, CAP_LATE_US, now_us - CAP_LATE_US, &first_us) == 1)
+        return true;
+    if (d->cap_wait_us == 0 || c->cap.tat_us - now_us < d->cap_wait_us)
+        d->cap_wait_us = c->cap.tat_us - now_us;
+    return false;
+}
+
 /* @return true when a mail was taken to the ledger */
 static bool admit(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64_t wall_ms)
 {
@@ -409,6 +442,8 @@ static bool admit(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64
             flow_blob_back(d, mail);
             return true;
         }
+        if (!cap_take(d, c, mail))
+            return false;
     }
     begin(d, mail_pop(&c->ready));
     return true;
@@ -445,6 +480,9 @@ void flow_pump(struct dispatch *d)
     relays_want(d->relays, waiting);
     if (!burst)
         flow_pump_soon(d);
+    else if (d->cap_wait_us && !uv_is_active((uv_handle_t *)d->pump))
+        uv_timer_start(d->pump, d->on_pump, d->cap_wait_us / 1000 + 1, 0);
+    d->cap_wait_us = 0;
 }
 
 /* ---- what became of it ---- */

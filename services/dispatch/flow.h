@@ -29,6 +29,7 @@ struct dispatch {
 
     uv_timer_t *tick, *pump;
     uv_timer_cb on_pump;
+    uint64_t cap_wait_us;        /* until a capped campaign may go on; 0 = none waits */
     size_t reserve;              /* mails in BEGIN or GO */
     size_t in_memory;            /* mails, bounded by dispatch.window */
     bool held;                   /* Kafka delivery is held because the window is full */

@@ -89,6 +89,16 @@ static void on_content(void *user, const void *key, size_t key_len, const void *
         if (c) {
             c->paused = content->state == TANDEM__INTERNAL__V1__CAMPAIGN_STATE__CAMPAIGN_STATE_PAUSED;
             c->cancelled = content->state == TANDEM__INTERNAL__V1__CAMPAIGN_STATE__CAMPAIGN_STATE_CANCELLED;
+            c->cap_per_s = content->campaign ? content->campaign->max_mails_per_s : 0;
+            memset(c->lane, 0, sizeof(c->lane));
+            c->lane_count = 0;
+            for (size_t i = 0; i < content->n_lanes; i++) {
+                uint32_t lane = content->lanes[i] % (uint32_t)d->settings->kafka_lanes;
+
+                c->lane_count += lane < TD_LANES_MAX && !c->lane[lane];
+                if (lane < TD_LANES_MAX)
+                    c->lane[lane] = true;
+            }
             flow_pump_soon(d);
         }
     }
