@@ -386,7 +386,7 @@ static bool offer(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64
     return true;
 }
 
-/* Each lane has one owner, and a campaign's recipients are spread evenly over its lanes. So every dispatcher takes the part
+/* Each lane has one owner, and a campaign's recipients are spread evenly over its lanes, by chunks. So every dispatcher takes the part
  * of the cap that its lanes are of the campaign's: together never more than the cap, and nobody has to ask anybody. What
  * comes from a retry topic, or before the campaign's content was read, counts as one lane. */
 static double cap_share(const struct dispatch *d, const struct campaign *c)

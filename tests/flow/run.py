@@ -185,18 +185,18 @@ def dispatchers_join_and_leave(stack):
 
 @case(dispatchers=2, delay=1)
 def campaign_cap_holds_over_dispatchers(stack):
-    """--rate 100 with two dispatchers: 100 mails a second and the few that wait for a connection, no less than nine tenths of it."""
-    campaign = submit(stack, 600, "--rate", "100")
-    wait_done(stack, campaign, 600)
-    said = truth(stack, campaign).check(600)
+    """--rate 400 with two dispatchers: no more than 400 mails a second, and no less than nine tenths of it."""
+    campaign = submit(stack, 4000, "--rate", "400")
+    wait_done(stack, campaign, 4000)
+    said = truth(stack, campaign).check(4000)
     times = sorted(t for r in stack.relays for t, _, _ in r.taken())
-    worst = max(sum(1 for t in times[i:i + 200] if t < start + 1) for i, start in enumerate(times))
+    worst = max(sum(1 for t in times[i:i + 3000] if t < start + 3) for i, start in enumerate(times))
     seconds = times[-1] - times[0]
-    # The cap is on mails that are begun. Of those up to 8 (flow.c: RESERVE_MIN) wait for a connection that is still coming up,
-    # and two processes may each be 10 ms late: so many may fall into one second on top.
-    assert worst <= 110, f"{worst} mails within a second"
-    assert seconds < 6 / 0.9, f"600 mails took {seconds:.1f} s"
-    return f"{said}, at most {worst} in a second, {599 / seconds:.0f}/s"
+    # The cap is on mails that are begun. When relay or machine stall for a moment, what is in flight (20 connections a process
+    # and relay) and in reserve is written down together: so many may come on top, in three seconds as in one.
+    assert worst <= 3 * 400 + 60, f"{worst} mails within three seconds"
+    assert seconds < 10 / 0.9, f"4,000 mails took {seconds:.1f} s"
+    return f"{said}, at most {worst} in three seconds, {3999 / seconds:.0f}/s"
 
 
 @case()
