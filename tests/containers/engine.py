@@ -49,6 +49,7 @@ def engine():
             daemon.wait(60)
         except subprocess.TimeoutExpired:
             daemon.kill()
+        subprocess.run(["umount", folder / "exec/netns/default"], capture_output=True)  # dockerd leaves it mounted
         shutil.rmtree(folder, ignore_errors=True)
     atexit.register(stop)
     os.environ["DOCKER_HOST"] = f"unix://{socket}"
