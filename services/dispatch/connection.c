@@ -23,6 +23,8 @@ struct connection {
     CURL *easy;
     struct smtp_transaction *tx; /* NULL while connecting */
     struct handshake handshake;
+    struct tls_share *share; /* NULL: it resumes nothing */
+    bool resumed;
     char error_text[CURL_ERROR_SIZE];
     uv_poll_t poll; /* only once up */
     curl_socket_t fd;
@@ -53,6 +55,11 @@ size_t connection_slots(const struct connection *conn)
     return smtp_transaction_slots(conn->tx);
 }
 
+bool connection_resumed(const struct connection *conn)
+{
+    return conn->resumed;
+}
+
 uint64_t connection_mails(const struct connection *conn)
 {
     return conn->tx ? smtp_transaction_mails(conn->tx) : 0;
@@ -66,6 +73,14 @@ static void handle_closed(uv_handle_t *handle)
         free(conn);
 }
 
+static void easy_free(struct connection *conn)
+{
+    curl_easy_cleanup(conn->easy);
+    conn->easy = NULL;
+    tls_sessions_put(connector_sessions(conn->connector), conn->share);
+    conn->share = NULL;
+}
+
 /* Order matters: the loop lets go of the socket before libcurl closes it, or the number could be another's
  * already. */
 void connection_close(struct connection *conn)
@@ -77,8 +92,7 @@ void connection_close(struct connection *conn)
         uv_close((uv_handle_t *)&conn->poll, handle_closed);
     uv_close((uv_handle_t *)&conn->timer, handle_closed);
     connector_remove(conn->connector, conn->easy);
-    curl_easy_cleanup(conn->easy);
-    conn->easy = NULL;
+    easy_free(conn);
     smtp_transaction_free(conn->tx); /* now: its buffer goes back to the connector, which may be closed before us */
     conn->tx = NULL;
 }
@@ -96,8 +110,10 @@ int connection_open(struct connector *connector, const struct connection_ops *op
     conn->user = user;
     handshake_init(&conn->handshake);
     conn->easy = connector_easy(connector, &conn->handshake, conn->error_text);
+    if (conn->easy)
+        conn->share = tls_sessions_take(connector_sessions(connector), conn->easy, td_mono_ms());
     if (!conn->easy || connector_add(connector, conn->easy, conn) < 0) {
-        curl_easy_cleanup(conn->easy);
+        easy_free(conn);
         free(conn);
         return td_fail(reterr, TD_ENOMEM, "connection to %s", relay->name);
     }
@@ -364,20 +380,26 @@ static void fail(struct connection *conn, CURLcode rc, enum relay_event event, c
     if (event == RELAY_EVENT_COUNT)
         event = handshake_event(&conn->handshake, conn->easy, rc, connector_relay(conn->connector),
                                 connector_own_rules(conn->connector), conn->error_text, text, sizeof(text));
+    if (event == RELAY_TLS)
+        tls_sessions_forget(connector_sessions(conn->connector));
     conn->ops->failed(conn->user, event, detail ? detail : text);
     connection_close(conn);
 }
 
-/* libcurl has refused anything else already. This asks what the socket really is, and trusts nobody. */
-static bool is_encrypted(struct connection *conn)
+/* libcurl has refused anything else already. This asks what the socket really is, and trusts nobody.
+ * @return NULL, or why no mail may go over it */
+static const char *not_safe(struct connection *conn)
 {
-    struct curl_tlssessioninfo *info = NULL;
+    enum tls_session session = tls_session_look(conn->easy);
 
 #ifdef TD_TEST_PLAINTEXT
     if (connector_relay(conn->connector)->tls == TD_TLS_STARTTLS)
-        return true;
+        return NULL;
 #endif
-    return curl_easy_getinfo(conn->easy, CURLINFO_TLS_SSL_PTR, &info) == CURLE_OK && info && info->internals;
+    conn->resumed = session == TLS_SESSION_RESUMED;
+    if (session == TLS_SESSION_EXPIRED)
+        return "certificate has expired";
+    return session == TLS_SESSION_NONE ? "not encrypted" : NULL;
 }
 
 static int prepare(struct connection *conn)
@@ -405,6 +427,7 @@ static int prepare(struct connection *conn)
 void connection_connect_done(struct connection *conn, CURLcode rc)
 {
     const struct td_relay_settings *relay = connector_relay(conn->connector);
+    const char *why;
 
     if (conn->handshake.replies > 0)
         connector_heard(conn->connector);
@@ -425,8 +448,9 @@ void connection_connect_done(struct connection *conn, CURLcode rc)
     /* The first call also ties the connection to the handle again; until then libcurl would take it for an idle
      * one that it may close. */
     read_all(conn);
-    if (!is_encrypted(conn)) {
-        fail(conn, rc, RELAY_TLS, "not encrypted");
+    why = not_safe(conn);
+    if (why) {
+        fail(conn, rc, RELAY_TLS, why);
         return;
     }
     conn->ops->up(conn->user);

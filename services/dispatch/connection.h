@@ -61,6 +61,8 @@ void connection_close(struct connection *conn);
 enum smtp_end connection_end(const struct connection *conn);
 /** Mails that it can have in flight. Only while up. */
 size_t connection_slots(const struct connection *conn);
+/** Its TLS resumed a session: no whole handshake was done. Only while up. */
+bool connection_resumed(const struct connection *conn);
 /** Mails begun on it. */
 uint64_t connection_mails(const struct connection *conn);
 

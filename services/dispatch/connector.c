@@ -20,6 +20,7 @@ struct connector {
     uint64_t heard_us;
     char *url;
     struct smtp_buffers *buffers; /* of all its connections */
+    struct tls_sessions *sessions;
 };
 
 /* A socket that libcurl watches while it connects (also the resolver's pair). */
@@ -37,6 +38,11 @@ uv_loop_t *connector_loop(const struct connector *connector)
 struct smtp_buffers *connector_buffers(const struct connector *connector)
 {
     return connector->buffers;
+}
+
+struct tls_sessions *connector_sessions(const struct connector *connector)
+{
+    return connector->sessions;
 }
 
 const struct td_relay_settings *connector_relay(const struct connector *connector)
@@ -168,13 +174,18 @@ static char *url_new(const struct td_relay_settings *relay)
     return url;
 }
 
-static void connector_closed(uv_handle_t *handle)
+static void release(struct connector *connector)
 {
-    struct connector *connector = handle->data;
-
+    curl_multi_cleanup(connector->multi);
+    tls_sessions_free(connector->sessions);
     smtp_buffers_free(connector->buffers);
     free(connector->url);
     free(connector);
+}
+
+static void connector_closed(uv_handle_t *handle)
+{
+    release(handle->data);
 }
 
 void connector_free(struct connector *connector)
@@ -182,6 +193,7 @@ void connector_free(struct connector *connector)
     if (!connector)
         return;
     curl_multi_cleanup(connector->multi);
+    connector->multi = NULL;
     uv_close((uv_handle_t *)&connector->timer, connector_closed);
 }
 
@@ -197,11 +209,9 @@ int connector_new(uv_loop_t *loop, const struct td_relay_settings *relay, struct
     connector->url = url_new(relay);
     connector->multi = curl_multi_init();
     connector->buffers = smtp_buffers_new();
-    if (!connector->url || !connector->multi || !connector->buffers) {
-        curl_multi_cleanup(connector->multi);
-        smtp_buffers_free(connector->buffers);
-        free(connector->url);
-        free(connector);
+    connector->sessions = tls_sessions_new(relay->tls_resume_ms);
+    if (!connector->url || !connector->multi || !connector->buffers || !connector->sessions) {
+        release(connector);
         return td_fail(reterr, TD_ENOMEM, "relay %s", relay->name);
     }
     uv_timer_init(loop, &connector->timer);

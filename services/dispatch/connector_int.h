@@ -6,6 +6,7 @@
 
 #include "connection.h"
 #include "handshake.h"
+#include "tls_sessions.h"
 
 /** connector.c: an easy handle set up for this relay, not yet started. @return NULL when out of memory */
 CURL *connector_easy(struct connector *connector, struct handshake *handshake, char error_text[CURL_ERROR_SIZE]);
@@ -14,6 +15,7 @@ int connector_add(struct connector *connector, CURL *easy, struct connection *co
 void connector_remove(struct connector *connector, CURL *easy);
 uv_loop_t *connector_loop(const struct connector *connector);
 struct smtp_buffers *connector_buffers(const struct connector *connector);
+struct tls_sessions *connector_sessions(const struct connector *connector);
 const struct td_relay_settings *connector_relay(const struct connector *connector);
 /** Something came from the relay, on any connection. */
 void connector_heard(struct connector *connector);

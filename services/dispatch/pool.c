@@ -367,6 +367,8 @@ static void metrics_make(struct pool *pool, struct td_metrics *metrics)
     pool->retries =
         metric(metrics, TD_COUNTER, "tandem_dispatch_stale_connections_total",
                "Mails given a fresh connection because an idle one had been closed", relay, NULL, NULL);
+    pool->resumed = metric(metrics, TD_COUNTER, "tandem_dispatch_tls_resumed_total",
+                           "Connections whose TLS session was resumed instead of made anew", relay, NULL, NULL);
     for (int i = 0; i < RELAY_EVENT_COUNT; i++)
         pool->handshakes[i] =
             metric(metrics, TD_COUNTER, "tandem_dispatch_connection_events_total", "What became of connections",

@@ -75,6 +75,7 @@ struct pool {
     struct td_metric *attempts[ATTEMPT_INVALID + 1];
     struct td_metric *final_seconds;
     struct td_metric *retries;
+    struct td_metric *resumed;
 };
 
 /* pool.c */

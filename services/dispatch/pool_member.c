@@ -239,6 +239,8 @@ static void member_up(void *user)
     member->slots = connection_slots(member->conn);
     member_to(member, MEMBER_READY);
     pool->backoff_ms = 0;
+    if (connection_resumed(member->conn))
+        td_metric_add(pool->resumed, 1);
     pool_event(pool, RELAY_UP, "");
 }
 

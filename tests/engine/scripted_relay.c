@@ -174,13 +174,21 @@ static void answer(struct peer *peer, enum place place, const char *right)
 
 static void take_tls(struct peer *peer)
 {
-    peer->ssl = SSL_new(scripted_tls_context(peer->relay->script.certificate));
+    const struct script *script = &peer->relay->script;
+    bool bad = peer->number >= script->certificate_from &&
+               (script->certificate_until == 0 || peer->number <= script->certificate_until);
+
+    peer->ssl = SSL_new(scripted_tls_context(bad ? script->certificate : CERT_GOOD));
+    if (script->tls12)
+        SSL_set_max_proto_version(peer->ssl, TLS1_2_VERSION);
     SSL_set_fd(peer->ssl, peer->fd);
     if (SSL_accept(peer->ssl) != 1) {
         peer->gone = true;
         return;
     }
     COUNT(peer, handshakes);
+    if (SSL_session_reused(peer->ssl))
+        COUNT(peer, resumed);
 }
 
 static void say_ehlo(struct peer *peer)
@@ -399,6 +407,8 @@ static void do_command(struct peer *peer, const char *line)
     } else if (starts(line, "QUIT")) {
         COUNT(peer, quits);
         say_line(peer, "221 2.0.0 Bye");
+        if (peer->ssl)
+            SSL_shutdown(peer->ssl);
         peer->gone = true;
     } else {
         say_line(peer, "500 5.5.2 what?");
@@ -487,6 +497,8 @@ struct scripted_relay *scripted_relay_start(const struct script *script, int *po
     if (!relay)
         abort();
     relay->script = *script;
+    if (script->certificate == CERT_SOON_EXPIRED)
+        scripted_tls_soon();
     pthread_mutex_init(&relay->lock, NULL);
     relay->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (bind(relay->listener, (struct sockaddr *)&address, len) < 0 || listen(relay->listener, 128) < 0 ||

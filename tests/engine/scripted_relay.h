@@ -18,7 +18,9 @@ enum fault {
     DO_TWICE      /* the right reply, and a second one nobody asked for */
 };
 
-enum certificate { CERT_GOOD, CERT_WRONG_NAME, CERT_UNKNOWN_CA, CERT_EXPIRED };
+/* All but UNKNOWN_CA know each other's session tickets, as a server does that was only given another certificate. */
+enum certificate { CERT_GOOD, CERT_WRONG_NAME, CERT_UNKNOWN_CA, CERT_EXPIRED, CERT_SOON_EXPIRED, CERT_COUNT };
+#define CERT_SOON_S 3 /* how long SOON_EXPIRED is valid from the relay's start */
 
 struct script {
     const char *name;
@@ -35,6 +37,9 @@ struct script {
     bool no_auth_offered;
     bool data_says_354;      /* 354 although no recipient was accepted */
     enum certificate certificate;
+    int certificate_from;    /* shown from the n-th connection on; 0: always */
+    int certificate_until;   /* and up to this one; 0: for ever */
+    bool tls12;
     int max_connections;     /* 0: any; more get 421 */
     int refuse_every;        /* every n-th RCPT gets 550 */
     const char *size;        /* offer "SIZE <size>" */
@@ -44,6 +49,7 @@ struct seen {
     int connections;
     int most_at_once;
     int handshakes;     /* TLS done */
+    int resumed;        /* of those, without a certificate */
     int auths;          /* AUTH commands, encrypted or not */
     int plaintext_bad;  /* anything but EHLO, STARTTLS, QUIT before TLS */
     int mails;          /* final dots answered 250 */

@@ -3,7 +3,9 @@
 
 #include <openssl/evp.h>
 #include <openssl/pem.h>
+#include <openssl/rand.h>
 #include <openssl/x509v3.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +14,10 @@
 #include "scripted_relay.h"
 
 static char ca_path[256];
-static SSL_CTX *contexts[CERT_EXPIRED + 1];
+static SSL_CTX *contexts[CERT_COUNT];
+static EVP_PKEY *ca_key, *relay_key;
+static X509 *ca;
+static unsigned char ticket_keys[80];
 
 static void must(bool ok, const char *what)
 {
@@ -64,50 +69,70 @@ static SSL_CTX *context(EVP_PKEY *key, X509 *cert)
     return ctx;
 }
 
+static void know_tickets(SSL_CTX *ctx)
+{
+    must(SSL_CTX_set_tlsext_ticket_keys(ctx, ticket_keys, sizeof(ticket_keys)) == 1, "ticket keys");
+}
+
 const char *scripted_tls_new(void)
 {
     const char *dir = getenv("TMPDIR");
-    EVP_PKEY *ca_key = EVP_EC_gen("P-256"), *other_key = EVP_EC_gen("P-256"), *key = EVP_EC_gen("P-256");
-    X509 *ca = certificate(ca_key, "test CA", NULL, ca_key, NULL, -3600, 86400);
+    EVP_PKEY *other_key = EVP_EC_gen("P-256");
     X509 *other_ca = certificate(other_key, "test CA", NULL, other_key, NULL, -3600, 86400);
     struct {
         enum certificate kind;
-        X509 *issuer;
-        EVP_PKEY *issuer_key;
+        bool other;
         const char *san;
         long from, until;
     } row[] = {
-        {CERT_GOOD, ca, ca_key, "IP:127.0.0.1,DNS:localhost", -3600, 86400},
-        {CERT_WRONG_NAME, ca, ca_key, "DNS:mail.example.org", -3600, 86400},
-        {CERT_UNKNOWN_CA, other_ca, other_key, "IP:127.0.0.1", -3600, 86400},
-        {CERT_EXPIRED, ca, ca_key, "IP:127.0.0.1", -7200, -3600},
+        {CERT_GOOD, false, "IP:127.0.0.1,DNS:localhost", -3600, 86400},
+        {CERT_WRONG_NAME, false, "DNS:mail.example.org", -3600, 86400},
+        {CERT_UNKNOWN_CA, true, "IP:127.0.0.1", -3600, 86400},
+        {CERT_EXPIRED, false, "IP:127.0.0.1", -7200, -3600},
     };
     FILE *file;
     int fd;
 
+    ca_key = EVP_EC_gen("P-256");
+    relay_key = EVP_EC_gen("P-256");
+    ca = certificate(ca_key, "test CA", NULL, ca_key, NULL, -3600, 86400);
+    must(RAND_bytes(ticket_keys, sizeof(ticket_keys)) == 1, "random");
     snprintf(ca_path, sizeof(ca_path), "%s/td_engine_ca_XXXXXX", dir && *dir ? dir : "/tmp");
     fd = mkstemp(ca_path);
     file = fd >= 0 ? fdopen(fd, "w") : NULL;
     must(file && PEM_write_X509(file, ca) == 1, "CA file");
     fclose(file);
     for (size_t i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
-        X509 *cert = certificate(key, "relay", row[i].issuer, row[i].issuer_key, row[i].san, row[i].from, row[i].until);
+        X509 *cert = certificate(relay_key, "relay", row[i].other ? other_ca : ca, row[i].other ? other_key : ca_key, row[i].san,
+                                 row[i].from, row[i].until);
 
-        contexts[row[i].kind] = context(key, cert);
+        contexts[row[i].kind] = context(relay_key, cert);
+        if (!row[i].other)
+            know_tickets(contexts[row[i].kind]);
         X509_free(cert);
     }
-    X509_free(ca);
     X509_free(other_ca);
-    EVP_PKEY_free(ca_key);
     EVP_PKEY_free(other_key);
-    EVP_PKEY_free(key);
     return ca_path;
+}
+
+void scripted_tls_soon(void)
+{
+    X509 *cert = certificate(relay_key, "relay", ca, ca_key, "IP:127.0.0.1", -3600, CERT_SOON_S);
+
+    SSL_CTX_free(contexts[CERT_SOON_EXPIRED]);
+    contexts[CERT_SOON_EXPIRED] = context(relay_key, cert);
+    know_tickets(contexts[CERT_SOON_EXPIRED]);
+    X509_free(cert);
 }
 
 void scripted_tls_free(void)
 {
     for (size_t i = 0; i < sizeof(contexts) / sizeof(contexts[0]); i++)
         SSL_CTX_free(contexts[i]);
+    X509_free(ca);
+    EVP_PKEY_free(ca_key);
+    EVP_PKEY_free(relay_key);
     unlink(ca_path);
 }
 

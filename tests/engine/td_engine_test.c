@@ -452,6 +452,152 @@ static void starttls_carries_mail_and_counts_the_second_ehlo(void **unused)
     bench_close(&bench);
 }
 
+/* One mail a connection, one after another. @return what became of the n-th */
+static enum attempt_kind mail_over_a_connection_of_its_own(struct bench *bench)
+{
+    struct job *job;
+
+    assert_true(run_until(bench, has_room)); /* after a failure: when the back-off is over */
+    job = job_send(bench);
+    assert_true(run_until(bench, all_done));
+    assert_true(run_until(bench, no_connections)); /* QUIT has been said: its tickets have been read */
+    return job->result.kind;
+}
+
+static void bench_resuming(struct bench *bench, const struct script *script, int64_t resume_ms)
+{
+    bench_open(bench, script);
+    bench->settings.max_connections = 1;
+    bench->settings.mails_per_connection = 1;
+    bench->settings.tls_resume_ms = resume_ms;
+    bench_pool(bench);
+}
+
+static double resumed_metric(struct td_metrics *metrics)
+{
+    return td_metric_value(td_metric(metrics, TD_COUNTER, "tandem_dispatch_tls_resumed_total", "", "relay=\"primary\""));
+}
+
+static void sessions_are_resumed(void **unused)
+{
+    static const struct {
+        struct script script;
+        int64_t resume_ms;
+        bool resumes;
+        bool perhaps; /* libcurl before 8.12 looks for the session under "smtp" and keeps it under "smtps" */
+    } wires[] = {
+        {{"implicit TLS"}, 60000, true, false},
+        {{"implicit TLS 1.2", .tls12 = true}, 60000, true, false},
+        {{"STARTTLS"}, 60000, true, true},
+        {{"STARTTLS, TLS 1.2", .tls12 = true}, 60000, true, false},
+        {{"off"}, 0, false, false},
+    };
+
+    (void)unused;
+    for (size_t i = 0; i < LENGTH(wires); i++) {
+        struct script script = wires[i].script;
+        struct td_metrics *metrics = td_metrics_new();
+        struct bench bench;
+        struct seen seen;
+
+        script.starttls = strncmp(script.name, "START", 5) == 0;
+        bench_open(&bench, &script);
+        bench.settings.max_connections = bench.settings.mails_per_connection = 1;
+        bench.settings.tls_resume_ms = wires[i].resume_ms;
+        assert_int_equal(pool_new(&bench.loop, &bench.settings, metrics, &ops, &bench, &bench.pool, NULL), TD_OK);
+        for (int n = 0; n < 5; n++)
+            assert_int_equal(mail_over_a_connection_of_its_own(&bench), ATTEMPT_ACCEPTED);
+        seen = scripted_relay_seen(bench.relay);
+        print_message("  %s: %d of %d resumed\n", script.name, seen.resumed, seen.handshakes);
+        assert_int_equal(seen.handshakes, 5);
+        assert_int_equal(seen.auths, 5);
+        if (!wires[i].perhaps)
+            assert_int_equal(seen.resumed, wires[i].resumes ? 4 : 0);
+        assert_int_equal((int)resumed_metric(metrics), seen.resumed); /* both sides agree */
+        bench_close(&bench);
+        td_metrics_free(metrics);
+    }
+}
+
+/* The relay gets another certificate and keeps the keys of its tickets: resumption would go on for ever. */
+static void a_session_is_not_resumed_longer_than_the_settings_say(void **unused)
+{
+    struct script script = {"replaced", .certificate = CERT_WRONG_NAME, .certificate_from = 2};
+    struct bench bench;
+    uint64_t began = td_mono_ms(), until;
+
+    (void)unused;
+    bench_resuming(&bench, &script, 1000);
+    assert_int_equal(mail_over_a_connection_of_its_own(&bench), ATTEMPT_ACCEPTED);
+    do {
+        until = td_mono_ms(); /* the last one begun while it may be resumed, each with a ticket of the one before */
+    } while (mail_over_a_connection_of_its_own(&bench) == ATTEMPT_ACCEPTED);
+    assert_true(scripted_relay_seen(bench.relay).resumed >= 1);
+    assert_in_range(until - began, 900, 5000);
+    assert_int_equal(bench.events[RELAY_TLS], 1);
+    assert_int_equal(scripted_relay_seen(bench.relay).mails, scripted_relay_seen(bench.relay).auths);
+    for (int i = 0; i < 2; i++) /* and not again */
+        assert_int_equal(mail_over_a_connection_of_its_own(&bench), ATTEMPT_NOT_TAKEN);
+    assert_int_equal(bench.events[RELAY_TLS], 3);
+    bench_close(&bench);
+}
+
+static void a_tls_failure_forgets_every_session(void **unused)
+{
+    struct script script = {"bad once", .certificate = CERT_UNKNOWN_CA, .certificate_from = 3, .certificate_until = 3};
+    struct bench bench;
+
+    (void)unused;
+    bench_resuming(&bench, &script, 60000);
+    assert_int_equal(mail_over_a_connection_of_its_own(&bench), ATTEMPT_ACCEPTED);
+    assert_int_equal(mail_over_a_connection_of_its_own(&bench), ATTEMPT_ACCEPTED);
+    assert_int_equal(scripted_relay_seen(bench.relay).resumed, 1);
+    assert_int_equal(mail_over_a_connection_of_its_own(&bench), ATTEMPT_NOT_TAKEN);
+    assert_int_equal(mail_over_a_connection_of_its_own(&bench), ATTEMPT_ACCEPTED);
+    assert_int_equal(scripted_relay_seen(bench.relay).resumed, 1); /* the relay still knew them: we did not offer them */
+    assert_int_equal(mail_over_a_connection_of_its_own(&bench), ATTEMPT_ACCEPTED);
+    assert_int_equal(scripted_relay_seen(bench.relay).resumed, 2);
+    bench_close(&bench);
+}
+
+static void a_certificate_that_has_run_out_ends_its_sessions(void **unused)
+{
+    struct script script = {"soon expired", .certificate = CERT_SOON_EXPIRED};
+    struct bench bench;
+
+    (void)unused;
+    bench_resuming(&bench, &script, 60000);
+    assert_int_equal(mail_over_a_connection_of_its_own(&bench), ATTEMPT_ACCEPTED);
+    assert_int_equal(mail_over_a_connection_of_its_own(&bench), ATTEMPT_ACCEPTED);
+    assert_int_equal(scripted_relay_seen(bench.relay).resumed, 1);
+    sleep(CERT_SOON_S + 1);
+    assert_int_equal(mail_over_a_connection_of_its_own(&bench), ATTEMPT_NOT_TAKEN);
+    assert_int_equal(bench.events[RELAY_TLS], 1);
+    assert_int_equal(scripted_relay_seen(bench.relay).mails, 2);
+    bench_close(&bench);
+}
+
+/* Two pools, as two entries of relays are: what one has verified says nothing to the other, even at one address. */
+static void relays_share_no_sessions(void **unused)
+{
+    struct script script = {"two names", .certificate_from = 1};
+    struct bench bench;
+    struct pool *first;
+
+    (void)unused;
+    bench_resuming(&bench, &script, 60000);
+    assert_int_equal(mail_over_a_connection_of_its_own(&bench), ATTEMPT_ACCEPTED);
+    first = bench.pool;
+    bench_pool(&bench);
+    assert_int_equal(mail_over_a_connection_of_its_own(&bench), ATTEMPT_ACCEPTED);
+    assert_int_equal(scripted_relay_seen(bench.relay).resumed, 0);
+    pool_stop(first, heard_stopped, &bench);
+    assert_true(run_until(&bench, is_stopped));
+    pool_free(first);
+    bench.stopped = false;
+    bench_close(&bench);
+}
+
 static void a_relay_that_offers_no_auth_gets_no_mail(void **unused)
 {
     struct script script = {"no auth", .no_auth_offered = true};
@@ -1109,6 +1255,11 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_fault_proves_what_it_proves_and_the_next_mail_goes_through),
         cmocka_unit_test(a_refusal_keeps_the_connection),
         cmocka_unit_test(without_verified_tls_nothing_is_sent_not_even_auth),
+        cmocka_unit_test(sessions_are_resumed),
+        cmocka_unit_test(a_session_is_not_resumed_longer_than_the_settings_say),
+        cmocka_unit_test(a_tls_failure_forgets_every_session),
+        cmocka_unit_test(a_certificate_that_has_run_out_ends_its_sessions),
+        cmocka_unit_test(relays_share_no_sessions),
         cmocka_unit_test(a_relay_that_offers_no_auth_gets_no_mail),
         cmocka_unit_test(nothing_listening_is_refused_and_nobody_is_not_resolved),
         cmocka_unit_test(bytes_unfit_for_the_wire_never_reach_it),

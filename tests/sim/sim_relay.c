@@ -472,6 +472,12 @@ size_t connection_slots(const struct connection *conn)
     return conn->pipelining ? FLIGHT : 1;
 }
 
+bool connection_resumed(const struct connection *conn)
+{
+    (void)conn;
+    return false; /* its relays have no TLS */
+}
+
 uint64_t connection_mails(const struct connection *conn)
 {
     return conn->mails;

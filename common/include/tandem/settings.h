@@ -39,6 +39,7 @@ struct td_relay_settings {
     int64_t max_connections;  /* of the whole fleet's share in this process, default 20 */
     int64_t mails_per_connection;
     int64_t idle_timeout_ms; /* a connection idle for longer is closed (SES: 8 s) */
+    int64_t tls_resume_ms;   /* how long after a full handshake its TLS session may be resumed; 0 = never */
     int64_t max_mails_per_s; /* quota; 0 = none known */
     int64_t daily_quota;     /* 0 = none known */
     int64_t max_message_bytes;

@@ -365,6 +365,14 @@ const struct td_opt td_relay_opts[] = {
      .help =
          "A connection without work is closed by us after this. SES closes it after 10 s, in the middle of the "
          "next mail if need be"},
+    {.path = "tls_resume",
+     .type = TD_OPT_DURATION,
+     .offset = IN_RELAY(tls_resume_ms),
+     .def = "10m",
+     .min = 0,
+     .max = 60 * MINUTE,
+     .help = "New connections resume TLS sessions for so long after a full handshake: a certificate that is revoked or "
+             "replaced meanwhile is not noticed by them. Any TLS failure ends it at once; 0 = every handshake is a full one"},
     {.path = "max_mails_per_s",
      .type = TD_OPT_INT,
      .offset = IN_RELAY(max_mails_per_s),
