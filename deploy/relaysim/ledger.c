@@ -135,6 +135,11 @@ int ledger_event(struct ledger *ledger, uint64_t unix_us, const char *text)
                           : td_buf_printf(&ledger->lines, "# %llu %s\n", (unsigned long long)unix_us, text);
 }
 
+bool ledger_waits(const struct ledger *ledger)
+{
+    return ledger->lines.len > 0;
+}
+
 int ledger_flush(struct ledger *ledger, struct td_err *reterr)
 {
     size_t done = 0;

@@ -5,6 +5,7 @@
 #ifndef RELAYSIM_LEDGER_H
 #define RELAYSIM_LEDGER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "tandem/buf.h"
@@ -33,6 +34,8 @@ int ledger_add(struct ledger *ledger, const struct ledger_entry *entry);
 /** "# <unix_us> <text>": start, fault set and the like. */
 int ledger_event(struct ledger *ledger, uint64_t unix_us, const char *text);
 
+/** Has something gathered that must be written before a reply goes out? */
+bool ledger_waits(const struct ledger *ledger);
 /** Write what has gathered. TD_EIO: it is not there, so no reply may go out. */
 int ledger_flush(struct ledger *ledger, struct td_err *reterr);
 

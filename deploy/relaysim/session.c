@@ -18,6 +18,7 @@
 #define MS_NS UINT64_C(1000000)
 
 static void session_run(struct session *session);
+static void session_flush(struct session *session);
 
 static void session_kill(struct session *session, bool reset)
 {
@@ -254,6 +255,8 @@ static void on_ready(struct watch *watch, uint32_t events)
             return;
         if (session_ready_for_input(session) && !session->eof) {
             session_take(session, true);
+            if (!ledger_waits(&session->sim->ledger)) /* else at the end of the round: the ledger goes first */
+                session_flush(session);
         } else if (events & EPOLLHUP) {
             session_kill(session, false);
         } else {

@@ -35,6 +35,7 @@ struct connection {
     uint64_t timer_due_us; /* when the timer fires; 0 = not running */
     uint64_t deadline_us;  /* when the present wait is too long */
     uint64_t progress;     /* as of the present wait */
+    uint64_t now_us;       /* when the loop last came here: asking the clock shows when done for each step */
     enum smtp_wait wait;
     bool was_idle;
     bool quitting;
@@ -214,8 +215,9 @@ static void read_all(struct connection *conn)
                                                              : SMTP_END_LOST);
             return;
         }
-        connector_heard(conn->connector);
-        smtp_transaction_in(conn->tx, data, n, td_mono_us());
+        conn->now_us = td_mono_us();
+        connector_heard(conn->connector, conn->now_us);
+        smtp_transaction_in(conn->tx, data, n, conn->now_us);
         if (n < sizeof(data) && !smtp_transaction_expects(conn->tx))
             return;
     }
@@ -254,7 +256,8 @@ static void write_all(struct connection *conn)
             smtp_transaction_fail(conn->tx, SMTP_END_LOST);
             return;
         }
-        smtp_transaction_wrote(conn->tx, n, td_mono_us());
+        conn->now_us = td_mono_us();
+        smtp_transaction_wrote(conn->tx, n, conn->now_us);
         if (n >= budget) {
             conn->wants_write = true;
             return;
@@ -302,7 +305,7 @@ static bool take_mails(struct connection *conn)
     bool taken = false;
 
     while (!conn->quitting && smtp_transaction_room(conn->tx) && conn->ops->next(conn->user, &mail))
-        if (smtp_transaction_start(conn->tx, &mail, td_mono_us(), &result))
+        if (smtp_transaction_start(conn->tx, &mail, conn->now_us, &result))
             taken = true;
         else
             conn->ops->result(conn->user, mail.user, &result);
@@ -316,6 +319,7 @@ static void run(struct connection *conn)
     if (conn->running || conn->closed)
         return; /* whoever runs it now sees what changed */
     conn->running = true;
+    conn->now_us = td_mono_us();
     do {
         give_results(conn);
         taken = take_mails(conn);
@@ -329,7 +333,7 @@ static void run(struct connection *conn)
         return;
     }
     watch(conn);
-    set_deadline(conn, td_mono_us());
+    set_deadline(conn, conn->now_us);
     idle = smtp_transaction_idle(conn->tx);
     if (idle && !conn->was_idle) {
         conn->was_idle = true;
@@ -430,7 +434,7 @@ void connection_connect_done(struct connection *conn, CURLcode rc)
     const char *why;
 
     if (conn->handshake.replies > 0)
-        connector_heard(conn->connector);
+        connector_heard(conn->connector, td_mono_us());
     if (rc != CURLE_OK) {
         fail(conn, rc, RELAY_EVENT_COUNT, NULL);
         return;

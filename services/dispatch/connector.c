@@ -50,9 +50,9 @@ const struct td_relay_settings *connector_relay(const struct connector *connecto
     return connector->relay;
 }
 
-void connector_heard(struct connector *connector)
+void connector_heard(struct connector *connector, uint64_t now_us)
 {
-    connector->heard_us = td_mono_us();
+    connector->heard_us = now_us;
 }
 
 uint64_t connector_heard_us(const struct connector *connector)

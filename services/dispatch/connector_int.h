@@ -18,7 +18,7 @@ struct smtp_buffers *connector_buffers(const struct connector *connector);
 struct tls_sessions *connector_sessions(const struct connector *connector);
 const struct td_relay_settings *connector_relay(const struct connector *connector);
 /** Something came from the relay, on any connection. */
-void connector_heard(struct connector *connector);
+void connector_heard(struct connector *connector, uint64_t now_us);
 const struct reply_rules *connector_own_rules(const struct connector *connector);
 
 /** connection.c: libcurl is done connecting. Not inside a libcurl callback. */

@@ -1,7 +1,6 @@
 /* smtp_compose.c - what goes out next: commands as far as the mode and the replies so far allow, content in chunks
  * with the final dot in the last, and behind it the next mail's envelope. */
 #include <assert.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,6 +56,23 @@ static void compose(struct smtp_transaction *tx, const char *bytes, size_t len)
     tx->composed += len;
 }
 
+/* By hand: four commands a mail, and printf would cost more than the rest of the dialogue. */
+static void compose_text(struct smtp_transaction *tx, const char *text)
+{
+    compose(tx, text, strlen(text));
+}
+
+static void compose_number(struct smtp_transaction *tx, size_t number)
+{
+    char digits[20];
+    size_t at = sizeof(digits);
+
+    do
+        digits[--at] = (char)('0' + number % 10);
+    while ((number /= 10) > 0);
+    compose(tx, digits + at, sizeof(digits) - at);
+}
+
 static void ask(struct smtp_transaction *tx, enum ask what, struct in_flight *mail)
 {
     struct pending_ask *entry = &tx->asks[(tx->ask_first + tx->ask_count) % tx->ask_max];
@@ -68,40 +84,42 @@ static void ask(struct smtp_transaction *tx, enum ask what, struct in_flight *ma
 
 static void compose_ask(struct smtp_transaction *tx, enum ask what, struct in_flight *mail)
 {
-    char line[PATH_MAX_OCTETS + 64];
-    int len = 0;
-
     switch (what) {
     case ASK_MAIL:
-        len = snprintf(line, sizeof(line), "MAIL FROM:<%s>", mail->mail.reverse_path);
-        if (tx->offer.size)
-            len += snprintf(line + len, sizeof(line) - (size_t)len, " SIZE=%zu", mail->bytes);
-        len += snprintf(line + len, sizeof(line) - (size_t)len, "\r\n");
+        compose_text(tx, "MAIL FROM:<");
+        compose_text(tx, mail->mail.reverse_path);
+        if (tx->offer.size) {
+            compose_text(tx, "> SIZE=");
+            compose_number(tx, mail->bytes);
+            compose_text(tx, "\r\n");
+        } else {
+            compose_text(tx, ">\r\n");
+        }
         break;
     case ASK_RCPT:
-        len = snprintf(line, sizeof(line), "RCPT TO:<%s>\r\n", mail->mail.recipient);
+        compose_text(tx, "RCPT TO:<");
+        compose_text(tx, mail->mail.recipient);
+        compose_text(tx, ">\r\n");
         break;
     case ASK_DATA:
-        len = snprintf(line, sizeof(line), "DATA\r\n");
+        compose_text(tx, "DATA\r\n");
         break;
     case ASK_FINAL:
     case ASK_EMPTY_DOT:
-        len = snprintf(line, sizeof(line), ".\r\n");
+        compose_text(tx, ".\r\n");
         break;
     case ASK_RSET:
-        len = snprintf(line, sizeof(line), "RSET\r\n");
+        compose_text(tx, "RSET\r\n");
         break;
     case ASK_NOOP:
-        len = snprintf(line, sizeof(line), "NOOP\r\n");
+        compose_text(tx, "NOOP\r\n");
         break;
     case ASK_QUIT:
-        len = snprintf(line, sizeof(line), "QUIT\r\n");
+        compose_text(tx, "QUIT\r\n");
         break;
     case ASK_COUNT:
         break;
     }
-    assert(len > 0 && (size_t)len < sizeof(line));
-    compose(tx, line, (size_t)len);
     ask(tx, what, mail);
 }
 
@@ -160,10 +178,9 @@ static struct in_flight *next_to_ask(struct smtp_transaction *tx)
 
 static void compose_bdat(struct smtp_transaction *tx, struct in_flight *mail)
 {
-    char line[BDAT_BYTES];
-    int len = snprintf(line, sizeof(line), "BDAT %zu LAST\r\n", mail->bytes);
-
-    compose(tx, line, (size_t)len);
+    compose_text(tx, "BDAT ");
+    compose_number(tx, mail->bytes);
+    compose_text(tx, " LAST\r\n");
     smtp_mail_step(mail, ME_GO);
     if (mail->phase == PHASE_DATA)
         mail->phase = PHASE_BODY;

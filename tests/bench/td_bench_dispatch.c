@@ -125,7 +125,8 @@ static int run_fast(struct bench *bench)
     uint64_t began_us;
     double seconds;
 
-    while (pool_connections(bench->pool) < (size_t)bench->options->relay.max_connections && bench->events == 0)
+    while (bench->options->relay.mails_per_connection == 0 && bench->events == 0 &&
+           pool_connections(bench->pool) < (size_t)bench->options->relay.max_connections)
         send_mails(bench, bench->slots / 2 + 1);
     send_mails(bench, bench->slots);
     getrusage(RUSAGE_SELF, &before);
@@ -185,6 +186,8 @@ static const struct argp_option option_table[] = {
     {"lock-step", 'l', NULL, 0, "do not use PIPELINING", 0},
     {"window", 'w', "N", 0, "mails in flight with BDAT", 0},
     {"starttls", 's', NULL, 0, "STARTTLS; without it implicit TLS. In the plaintext build: no TLS", 0},
+    {"per-connection", 'n', "N", 0, "mails, then it is made anew: what is measured then is handshakes", 0},
+    {"resume", 'r', "SECONDS", 0, "of TLS sessions", 0},
     {"hold", 'h', "SECONDS", 0, "keep all connections, look at the memory", 0},
     {0},
 };
@@ -202,6 +205,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'l': o->relay.pipelining = false; break;
     case 'w': o->relay.bdat_window = strtol(arg, NULL, 10); break;
     case 's': o->relay.tls = TD_TLS_STARTTLS; break;
+    case 'n': o->relay.mails_per_connection = strtol(arg, NULL, 10); break;
+    case 'r': o->relay.tls_resume_ms = strtol(arg, NULL, 10) * 1000; break;
     case 'h': o->hold_s = strtol(arg, NULL, 10); break;
     default: return ARGP_ERR_UNKNOWN;
     }
