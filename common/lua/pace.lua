@@ -1,15 +1,18 @@
 -- The generic cell rate algorithm with burst 1, shared: hands out consecutive future slots of one relay.
 -- Unused time is never saved up, so no burst follows a pause. The same arithmetic as td_gcra_take.
--- KEYS: td:{r:<relay>}:tat (theoretical arrival time, us), td:{r:<relay>}:quota (hash: five-minute bucket -> mails),
+-- KEYS: td:{r:<relay>}:tat (theoretical arrival time, us, and the last turn given, us), td:{r:<relay>}:quota (hash: five-minute bucket -> mails),
 --   td:{r:<relay>}:members (who paces here, by when last seen)
 -- ARGV: mails per second (safety and busy factor already in it), want, horizon us, daily quota (0 none), me, mails sent
 --   while Redis was away; now (us) in tests only
 -- Reply: slots, us until the first one, us between them, why none ("rate", "quota", ""), us until it is worth asking
 --   again, members, what is left of the quota (-1: none known), the server's clock (us)
--- A member gets at most its share of the horizon at once, so that one cannot take all of every turn.
+-- A member gets at most its share of the horizon at once, so that one cannot take all of every turn. Where that is less than
+-- one slot (a low rate, many members) all would ask for each slot, and all but one in vain: each is told its turn, one slot
+-- behind the one told before. Turns that nobody took up leave the next ones two slots, until the lead is as it should be.
 local BUCKET_S, BUCKETS = 300, 288 -- 24 h
 local MEMBER_S = 10
 local CLOCK_BACK_US = 10000000
+local EARLY_US = 10000 -- a turn taken up a little early is not lost
 local time = redis.call('TIME')
 local now = ARGV[7] and tonumber(ARGV[7]) or time[1] * 1000000 + time[2]
 local sec = math.floor(now / 1000000)
@@ -36,14 +39,34 @@ end
 if want <= 0 then return reply(0, 0, '', 0) end
 if left == 0 then return reply(0, 0, 'quota', 60000000) end
 
-local tat = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now)
+local tat, turn = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+) (%d+)$')
+tat, turn = math.max(tonumber(tat or 0), now), tonumber(turn or 0)
 if tat > now + horizon + apart + CLOCK_BACK_US then tat = now end -- the server's clock was set back
-if tat > now + horizon then return reply(0, 0, 'rate', tat - now - horizon) end
-local n = math.floor((now + horizon - tat) / apart) + 1
-n = math.min(want, n, math.max(1, math.ceil(horizon / apart / members)))
+local crowded = members > 1 and horizon / apart <= members
+local reach = now + horizon + (crowded and EARLY_US or 0)
+local function save()
+  redis.call('SET', KEYS[1], string.format('%.0f %.0f', math.ceil(tat), turn), 'PX', 120000)
+end
+-- In how many us to ask again; 0: whenever there is need.
+local function next_turn()
+  if not crowded then return 0 end
+  local free = math.max(now, tat - horizon)
+  turn = math.min(math.max(turn + apart, free), free + members * apart)
+  return turn - now
+end
+if tat > reach then
+  local again = crowded and next_turn() or tat - now - horizon
+  if crowded then save() end
+  return reply(0, 0, 'rate', again)
+end
+local share = crowded and (tat < now + horizon / 2 and 2 or 1) or math.max(1, math.ceil(horizon / apart / members))
+local n = math.min(want, math.floor((reach - tat) / apart) + 1, share)
 if left > 0 then n = math.min(n, left) end
-redis.call('SET', KEYS[1], string.format('%.0f', math.ceil(tat + n * apart)), 'PX', 120000)
+local first = tat - now
+tat = tat + n * apart
+local again = next_turn()
+save()
 redis.call('HINCRBY', KEYS[2], bucket, n)
 redis.call('EXPIRE', KEYS[2], BUCKET_S * (BUCKETS + 2))
 if left > 0 then left = left - n end
-return reply(n, tat - now, '', 0)
+return reply(n, first, '', again)

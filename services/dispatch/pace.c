@@ -85,11 +85,13 @@ static void drop_late(struct relay *relay, uint64_t now)
 
 static void on_timer(uv_timer_t *timer);
 
-/* Wake up for the next slot, or to ask again. */
+/* Wake up for the next slot, or to ask again: a turn that is not taken up is others'. */
 static void arm(struct relay *relay, uint64_t now)
 {
     uint64_t at = relay->count > 0 ? relay->slot[relay->head] : relay->ask_at;
 
+    if (relay->ask_at > now && relay->ask_at < at && relay->waiting > relay->count)
+        at = relay->ask_at;
     if (!relay->due_wanted || (relay->count == 0 && (relay->under_way || relay->waiting == 0)))
         return; /* the lease's reply, or the next call, arms it */
     uv_update_time(relay->timer.loop);
@@ -197,9 +199,9 @@ static void take_lease(struct relay *relay, const struct td_reply *reply, uint64
     read_clock(relay, server_us, now);
     for (long long i = 0; i < n; i++)
         push(relay, (uint64_t)(server_us + relay->clock_us + first + i * apart));
-    if (why[0]) {
+    if (why[0] || again > 0) {
         relay->ask_at = now + (uint64_t)again;
-        relay->next_slot_at = relay->ask_at + (strcmp(why, "rate") == 0 ? HORIZON_US : 0);
+        relay->next_slot_at = relay->ask_at + (strcmp(why, "quota") == 0 ? 0 : HORIZON_US);
     }
 }
 

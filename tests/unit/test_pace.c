@@ -1,6 +1,8 @@
 /* Pacing against a real redis-server that this program starts on its own port and stops. */
 #include "redis_group.h"
 
+#include <limits.h>
+
 #include "pace.h"
 #include "tandem/gcra.h"
 #include "tandem/rng.h"
@@ -151,6 +153,86 @@ static void members_share_a_horizon(void **unused)
     assert_int_equal(lease_of(&ask).n, 13);
     ask.now_us += 12 * 1000000ull; /* b has not been heard of for more than 10 s */
     assert_int_equal(lease_of(&ask).members, 1);
+}
+
+struct turns {
+    unsigned calls, slots, most, least; /* most and least of one member */
+};
+
+/* Eight members that always have mail ask when they are told to, as pace.c does; one of them stops in the middle half. */
+static struct turns take_turns(const char *relay, const char *rate, unsigned seconds, bool one_stops)
+{
+    static const char *const name[] = {"a", "b", "c", "d", "e", "f", "g", "h"};
+    struct ask ask = {.relay = relay, .rate = rate, .want = 100};
+    struct turns turns = {.least = UINT_MAX};
+    uint64_t next[8], end = T0 + seconds * 1000000ull;
+    unsigned got[8] = {0};
+
+    for (size_t i = 0; i < 8; i++) {
+        next[i] = T0 + i;
+        ask.me = name[i];
+        ask.want = 0;
+        ask.now_us = T0;
+        lease_of(&ask);
+    }
+    ask.want = 100;
+    for (;;) {
+        uint64_t quarter = seconds * 1000000ull / 4;
+        struct lease lease;
+        size_t m = 0;
+
+        for (size_t i = 1; i < 8; i++)
+            m = next[i] < next[m] ? i : m;
+        if (next[m] >= end)
+            break;
+        if (one_stops && m == 3 && next[m] > T0 + quarter && next[m] < T0 + 3 * quarter) {
+            next[m] = T0 + 3 * quarter;
+            continue;
+        }
+        ask.me = name[m];
+        ask.now_us = next[m];
+        lease = lease_of(&ask);
+        turns.calls++;
+        turns.slots += (unsigned)lease.n;
+        got[m] += (unsigned)lease.n;
+        next[m] = ask.now_us + (lease.again_us > 1000 ? (uint64_t)lease.again_us : 1000);
+        if (lease.n > 0) {
+            uint64_t reach = ask.now_us + (uint64_t)(lease.first_us + (lease.n - 1) * lease.apart_us) - 125000;
+
+            next[m] = next[m] > reach ? next[m] : reach;
+        }
+    }
+    for (size_t i = 0; i < 8; i++) {
+        turns.most = got[i] > turns.most ? got[i] : turns.most;
+        turns.least = got[i] < turns.least ? got[i] : turns.least;
+    }
+    return turns;
+}
+
+static void many_members_of_a_slow_relay_take_turns(void **unused)
+{
+    static const struct {
+        const char *relay, *rate;
+        unsigned seconds, slots; /* as many as the rate allows, the horizon included */
+    } rows[] = {{"turns14", "14", 40, 563}, {"turns5", "5", 40, 201}, {"turns1", "1", 100, 100}};
+
+    (void)unused;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct turns turns = take_turns(rows[i].relay, rows[i].rate, rows[i].seconds, false);
+
+        assert_in_range(turns.slots, rows[i].slots * 99 / 100, rows[i].slots + 1);
+        assert_true(turns.calls <= turns.slots + turns.slots / 10 + 16); /* in vain only at the start */
+        assert_true(turns.most - turns.least <= turns.slots / 40 + 2);
+    }
+}
+
+static void turns_that_nobody_takes_up_are_made_up_for(void **unused)
+{
+    struct turns turns = take_turns("gap", "14", 80, true);
+
+    (void)unused;
+    assert_in_range(turns.slots, 1123 * 99 / 100, 1124);
+    assert_true(turns.calls <= turns.slots + turns.slots / 5);
 }
 
 static void the_daily_quota_rolls_over_twenty_four_hours(void **unused)
@@ -399,6 +481,8 @@ int main(void)
         cmocka_unit_test(a_slow_relay_gets_its_mail_too),
         cmocka_unit_test(script_and_c_hand_out_the_same_slots),
         cmocka_unit_test(members_share_a_horizon),
+        cmocka_unit_test(many_members_of_a_slow_relay_take_turns),
+        cmocka_unit_test(turns_that_nobody_takes_up_are_made_up_for),
         cmocka_unit_test(the_daily_quota_rolls_over_twenty_four_hours),
         cmocka_unit_test(mails_sent_without_redis_are_added_to_the_quota),
         cmocka_unit_test(a_server_clock_set_back_does_not_stop_sending),
