@@ -154,10 +154,13 @@ static void ask(struct relay *relay, uint32_t want)
 /* Lease when what is held does not reach half a horizon ahead and somebody waits for more. */
 static void refill(struct relay *relay, uint64_t now)
 {
-    uint64_t reach = relay->count > 0 ? relay->slot[(relay->head + relay->count - 1) % SLOTS_MAX] : now;
     double most = ceil(relay->mails_per_s * relay->factor * HORIZON_US / 1e6) + 1;
-    uint32_t want = relay->waiting > relay->count ? relay->waiting - (uint32_t)relay->count : 0;
+    uint64_t reach;
+    uint32_t want;
 
+    drop_late(relay, now);
+    reach = relay->count > 0 ? relay->slot[(relay->head + relay->count - 1) % SLOTS_MAX] : now;
+    want = relay->waiting > relay->count ? relay->waiting - (uint32_t)relay->count : 0;
     if (relay->under_way || now < relay->ask_at || want == 0 || reach > now + HORIZON_US / 2)
         return;
     if ((double)want > most)
@@ -269,7 +272,7 @@ void pace_want(struct pace *pace, size_t index, uint32_t waiting)
     struct relay *relay = &pace->relay[index];
 
     relay->waiting = waiting;
-    if (relay->mails_per_s > 0)
+    if (relay->mails_per_s > 0 && relay->due_wanted) /* what waits may be for other relays: who asks for a slot gets some */
         refill(relay, td_mono_us());
 }
 

@@ -21,7 +21,8 @@ void pace_free(struct pace *pace);
 
 /** Take the slot that is due now. @return 0: taken; else microseconds until it is worth asking again (`due` will be called) */
 uint64_t pace_take(struct pace *pace, size_t relay);
-/** Tell how many mails wait, so that leases fit the need. */
+/** Tell how many mails wait, so that leases fit the need. Nothing is leased until pace_take asks: a slot that is leased and
+ * not used is rate and quota lost. */
 void pace_want(struct pace *pace, size_t relay, uint32_t waiting);
 /** limited: part of the configured rate, 0..1. */
 void pace_factor(struct pace *pace, size_t relay, double factor);

@@ -6,6 +6,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -93,14 +94,38 @@ def spread(values):
     return f"{min(values):.2f}–{max(values):.2f}" if max(values) < 100 else f"{min(values):,.0f}–{max(values):,.0f}"
 
 
+class Rounds:
+    """for _ in Rounds(4, until): at most so many rounds, at least two, none begun that would end behind `until` (time.monotonic)."""
+
+    def __init__(self, most, until, least=2):
+        self.most, self.until, self.least, self.made = most, until, least, 0
+
+    def __iter__(self):
+        began = time.monotonic()
+        while self.made < self.most:
+            now = time.monotonic()
+            longest = (now - began) / self.made if self.made else 0
+            if self.made >= self.least and now + longest > self.until:
+                break
+            yield self.made
+            self.made += 1
+
+    def said(self):
+        return f"{self.made} rounds" if self.made == self.most else f"{self.made} of {self.most} rounds, as the time was up"
+
+
 class Goals:
     """Each goal is one line that tests/run counts."""
+
+    all_met, all_missed = 0, 0
 
     def __init__(self, suite):
         self.suite, self.failed = suite, 0
 
     def check(self, name, good, text):
         self.failed += not good
+        Goals.all_met += bool(good)
+        Goals.all_missed += not good
         print(f"{'PASS' if good else 'FAIL'} bench.{self.suite}.{name}: {text}", flush=True)
         return "yes" if good else "**no**"
 

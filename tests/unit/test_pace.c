@@ -394,6 +394,46 @@ static void half_the_factor_is_half_the_rate(void **unused)
     pace_free(a.pace);
 }
 
+static void on_number(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    if (err)
+        fail_msg("%s", err->text);
+    *(long long *)user = td_reply_int(reply);
+}
+
+/* All dispatchers tell both relays how many mails wait: what the standby has leased it has spent of its daily quota. */
+static void a_standby_that_is_not_asked_leases_nothing(void **unused)
+{
+    static struct sender a;
+    struct td_settings settings = {.relay_count = 2};
+    char name[2][8] = {"busy", "standby"};
+    long long slots[2] = {-1, -1};
+
+    (void)unused;
+    for (size_t i = 0; i < 2; i++) {
+        settings.relays[i].name = name[i];
+        settings.relays[i].max_mails_per_s = 200;
+        settings.relays[i].daily_quota = 100000;
+    }
+    sender_open(&a, &settings, redis);
+    for (int i = 0; i < 50; i++) {
+        drain(&a);
+        pace_want(a.pace, 1, a.backlog);
+        loop_for(&loop, 20);
+    }
+    assert_true(a.sent > 50);
+    for (size_t i = 0; i < 2; i++) {
+        char key[40];
+
+        snprintf(key, sizeof(key), "td:{r:%s}:quota", name[i]);
+        td_redis_command(redis, (struct td_arg[]){TD_ARG_STR("EXISTS"), TD_ARG_STR(key)}, 2, on_number, &slots[i]);
+    }
+    loop_for(&loop, 100);
+    assert_int_equal(slots[0], 1);
+    assert_int_equal(slots[1], 0);
+    pace_free(a.pace);
+}
+
 static void a_relay_without_a_quota_is_not_paced(void **unused)
 {
     static struct sender a;
@@ -488,6 +528,7 @@ int main(void)
         cmocka_unit_test(a_server_clock_set_back_does_not_stop_sending),
         cmocka_unit_test(three_dispatchers_together_keep_one_quota),
         cmocka_unit_test(half_the_factor_is_half_the_rate),
+        cmocka_unit_test(a_standby_that_is_not_asked_leases_nothing),
         cmocka_unit_test(a_relay_without_a_quota_is_not_paced),
         cmocka_unit_test(a_relay_is_full_when_others_hold_its_slots),
         cmocka_unit_test(without_redis_a_dispatcher_keeps_to_its_share),
