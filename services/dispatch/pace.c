@@ -173,6 +173,13 @@ static void refill(struct relay *relay, uint64_t now)
         lease_alone(relay, want, now);
 }
 
+/* What waits may be for other relays, and a slot that nobody uses is lost: only when somebody was told to wait for one. */
+static void refill_asked(struct relay *relay, uint64_t now)
+{
+    if (relay->due_wanted)
+        refill(relay, now);
+}
+
 /* What this call says about the clocks: an interval. The former estimate stays when it lies within; else the clocks have
  * drifted, or one was set, and the nearest end is taken. */
 static void read_clock(struct relay *relay, long long server_us, uint64_t now)
@@ -222,7 +229,7 @@ static void on_lease(void *user, const struct td_reply *reply, const struct td_e
             td_log(TD_ERROR, "pace.lease", "error=\"%s\"", err->text);
     }
     relay->reporting = 0;
-    refill(relay, now);
+    refill_asked(relay, now);
     arm(relay, now);
 }
 
@@ -272,8 +279,8 @@ void pace_want(struct pace *pace, size_t index, uint32_t waiting)
     struct relay *relay = &pace->relay[index];
 
     relay->waiting = waiting;
-    if (relay->mails_per_s > 0 && relay->due_wanted) /* what waits may be for other relays: who asks for a slot gets some */
-        refill(relay, td_mono_us());
+    if (relay->mails_per_s > 0)
+        refill_asked(relay, td_mono_us());
 }
 
 void pace_factor(struct pace *pace, size_t relay, double factor)
@@ -326,7 +333,7 @@ static void on_redis_state(void *user, bool up, const char *run_id)
             continue;
         relay->under_way = false;
         relay->alone.tat_us = relay->count > 0 ? relay->slot[(relay->head + relay->count - 1) % SLOTS_MAX] : now;
-        refill(relay, now);
+        refill_asked(relay, now);
         arm(relay, now);
     }
     if (up)
