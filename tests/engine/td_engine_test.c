@@ -671,6 +671,52 @@ static void bytes_unfit_for_the_wire_never_reach_it(void **unused)
     bench_close(&bench);
 }
 
+/* SMTP smuggling (CVE-2023-51764 to -51766): between two line ends of any kind a dot, behind it another mail's commands. The
+ * relay is as lenient as those were: to it a line ends with LF alone. Each is one mail, as it was sent, or none. */
+static void no_content_becomes_a_second_mail(void **unused)
+{
+    static const char *const ends[] = {"\r\n", "\n", "\r", "\r\r\n", "\n\r", "\n\n", "\x85", "\xe2\x80\xa8", "", NULL /* a NUL */};
+    static const char evil[] = "MAIL FROM:<a@example.com>\r\nRCPT TO:<victim@example.org>\r\nDATA\r\nevil\r\n.\r\nQUIT\r\n";
+
+    (void)unused;
+    for (int mode = 0; mode < MODE_COUNT; mode++) {
+        struct script script = {"smuggling"};
+        struct bench bench;
+        int accepted = 0;
+
+        script_mode(&script, (enum mode)mode);
+        bench_open(&bench, &script);
+        bench.settings.max_connections = 1;
+        bench_pool(&bench);
+        for (size_t i = 0; i < LENGTH(ends) * LENGTH(ends); i++) {
+            const char *before = ends[i / LENGTH(ends)], *behind = ends[i % LENGTH(ends)];
+            bool canonical = before && behind && (!*before || strcmp(before, "\r\n") == 0) && (!*behind || strcmp(behind, "\r\n") == 0);
+            char text[400];
+            int len = snprintf(text, sizeof(text), "before%s.%s%s", before ? before : "@", behind ? behind : "@", evil);
+            struct job *job;
+
+            for (int at = 0; at < len; at++)
+                text[at] = text[at] == '@' && ((!before && at == 6) || (!behind && strncmp(text + at + 1, "MAIL", 4) == 0)) ? '\0' : text[at];
+            job = job_new(&bench, "");
+            job->slices[1] = (struct slice){text, (size_t)len};
+            job->mail.bytes = job->slices[0].len + (size_t)len;
+            assert_int_equal(pool_send(bench.pool, &job->mail), TD_OK);
+            assert_true(run_until(&bench, all_done));
+            assert_int_equal(job->result.kind, canonical ? ATTEMPT_ACCEPTED : ATTEMPT_INVALID);
+            accepted += canonical;
+            assert_int_equal(scripted_relay_seen(bench.relay).mails, accepted);
+            if (canonical) {
+                assert_int_equal(scripted_relay_seen(bench.relay).last_bytes, job->mail.bytes);
+                assert_int_equal(scripted_relay_seen(bench.relay).last_sum, sum_of(head) + sum_of(text));
+            }
+        }
+        assert_int_equal(accepted, 4);
+        assert_int_equal(scripted_relay_seen(bench.relay).connections, 1);
+        assert_int_equal(scripted_relay_seen(bench.relay).quits, 0);
+        bench_close(&bench);
+    }
+}
+
 static void larger_than_offered_is_refused_without_asking(void **unused)
 {
     struct script script = {"size", .size = "100"};
@@ -935,6 +981,49 @@ static void new_connections_leave_old_ones_alone(void **unused)
         assert_int_equal(bench.jobs[i].result.kind, ATTEMPT_ACCEPTED);
     assert_int_equal(bad_events(&bench), 0);
     assert_int_equal(pool_connections(bench.pool), scripted_relay_seen(bench.relay).connections); /* none was replaced */
+    bench_close(&bench);
+}
+
+static void run_for(struct bench *bench, uint64_t ms)
+{
+    for (uint64_t until = td_mono_ms() + ms; td_mono_ms() < until; usleep(500))
+        uv_run(&bench->loop, UV_RUN_NOWAIT);
+}
+
+static bool few_connections(struct bench *bench)
+{
+    return pool_connections(bench->pool) <= 2;
+}
+
+/* As many as mails are under way at once, that is rate times reply time: few for a trickle, more in a burst, few again. */
+static void connections_follow_need(void **unused)
+{
+    struct script script = {"need"};
+    struct bench bench;
+
+    (void)unused;
+    bench_open(&bench, &script);
+    bench.settings.max_connections = 20;
+    bench.settings.idle_timeout_ms = 600;
+    bench_pool(&bench);
+    for (int i = 0; i < 40; i++) {
+        job_send(&bench);
+        assert_true(run_until(&bench, all_done));
+    }
+    assert_int_equal(scripted_relay_seen(bench.relay).connections, 1); /* the last used is used next */
+    for (int i = 0; i < 4; i++)
+        while (pool_room(bench.pool) > 0)
+            job_send(&bench);
+    assert_true(run_until(&bench, all_done));
+    assert_in_range(scripted_relay_seen(bench.relay).most_at_once, 9, 20); /* one, and at least a volley of 8 */
+    for (int i = 0; i < 60; i++) {
+        job_send(&bench);
+        assert_true(run_until(&bench, all_done));
+        run_for(&bench, 20);
+    }
+    assert_true(run_until(&bench, few_connections)); /* the others were not used for idle_timeout */
+    assert_true(pool_connections(bench.pool) >= 1);
+    assert_int_equal(bad_events(&bench), 0);
     bench_close(&bench);
 }
 
@@ -1263,6 +1352,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_relay_that_offers_no_auth_gets_no_mail),
         cmocka_unit_test(nothing_listening_is_refused_and_nobody_is_not_resolved),
         cmocka_unit_test(bytes_unfit_for_the_wire_never_reach_it),
+        cmocka_unit_test(no_content_becomes_a_second_mail),
         cmocka_unit_test(larger_than_offered_is_refused_without_asking),
         cmocka_unit_test(a_large_message_arrives_whole),
         cmocka_unit_test(a_stall_in_a_large_message_proves_that_it_was_not_taken),
@@ -1272,6 +1362,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_window_is_as_wide_as_the_settings_say),
         cmocka_unit_test(a_connection_is_quit_after_its_share_of_mails),
         cmocka_unit_test(new_connections_leave_old_ones_alone),
+        cmocka_unit_test(connections_follow_need),
         cmocka_unit_test(an_idle_connection_is_quit_in_time),
         cmocka_unit_test(an_idle_close_costs_no_mail_and_no_event),
         cmocka_unit_test(a_stale_connection_is_retried_once_on_a_fresh_one),

@@ -887,7 +887,7 @@ static void lines_are_measured_across_slices(void **unused)
 
 static void bytes_are_found_wherever_they_stand(void **unused)
 {
-    char data[128];
+    char data[300]; /* blocks, words and single bytes: see smtp_content.c */
     size_t bytes, dots;
 
     (void)unused;
@@ -900,6 +900,27 @@ static void bytes_are_found_wherever_they_stand(void **unused)
             data[at] = (char)c;
             assert_int_equal(smtp_content_check(&slice, 1, &bytes, &dots), fit(data, sizeof(data)));
         }
+}
+
+static void line_ends_are_counted_however_many(void **unused)
+{
+    char data[1024];
+    struct slice slice = {data, sizeof(data)};
+    size_t bytes, dots;
+
+    (void)unused;
+    for (size_t i = 0; i < sizeof(data); i += 2)
+        memcpy(data + i, "\r\n", 2);
+    assert_true(smtp_content_check(&slice, 1, &bytes, &dots));
+    for (size_t i = 0; i + 2 < sizeof(data); i++) {
+        char was = data[i];
+
+        data[i] = '\r';
+        assert_int_equal(smtp_content_check(&slice, 1, &bytes, &dots), was == '\r');
+        data[i] = was;
+    }
+    memset(data, '\r', sizeof(data) - 1); /* as many as a counter can hold, and wrong all the same */
+    assert_false(smtp_content_check(&slice, 1, &bytes, &dots));
 }
 
 /* Larger than the send buffer: in pieces, each stuffed right, the dot at the end of the last. */
@@ -966,6 +987,7 @@ int main(void)
         cmocka_unit_test(no_sequence_of_line_ends_and_dots_gets_past),
         cmocka_unit_test(lines_are_measured_across_slices),
         cmocka_unit_test(bytes_are_found_wherever_they_stand),
+        cmocka_unit_test(line_ends_are_counted_however_many),
         cmocka_unit_test(a_large_mail_comes_in_pieces_that_fit_together),
     };
 
