@@ -25,6 +25,7 @@ struct connection {
     struct handshake handshake;
     struct tls_share *share; /* NULL: it resumes nothing */
     bool resumed;
+    void *tls; /* of tls_read_ahead */
     char error_text[CURL_ERROR_SIZE];
     uv_poll_t poll; /* only once up */
     curl_socket_t fd;
@@ -197,7 +198,7 @@ static void on_timer(uv_timer_t *timer)
 
 /* Until there is no more, since TLS may hold records that the socket no longer shows; or until every reply that is due
  * has come: to ask for more then is a system call for nothing, in lock step one a reply. What comes unasked is seen when
- * the socket shows it, or with the next reply. */
+ * the socket shows it, or with the next reply (hear_held). */
 static void read_all(struct connection *conn)
 {
     char data[READ_BYTES];
@@ -312,9 +313,21 @@ static bool take_mails(struct connection *conn)
     return taken;
 }
 
+/* A reply that came together with one before it, read ahead when it was not yet due: poll(2) will not show it.
+ * @return true when there was one */
+static bool hear_held(struct connection *conn)
+{
+    uint64_t before = smtp_transaction_progress(conn->tx);
+
+    if (smtp_transaction_end(conn->tx) != SMTP_OPEN || !smtp_transaction_expects(conn->tx) || !tls_has_more(conn->tls))
+        return false;
+    read_all(conn);
+    return smtp_transaction_progress(conn->tx) != before;
+}
+
 static void run(struct connection *conn)
 {
-    bool idle, taken;
+    bool idle, taken, heard;
 
     if (conn->running || conn->closed)
         return; /* whoever runs it now sees what changed */
@@ -324,7 +337,8 @@ static void run(struct connection *conn)
         give_results(conn);
         taken = take_mails(conn);
         write_all(conn);
-    } while (smtp_transaction_has_result(conn->tx) || (taken && !conn->wants_write)); /* a window fills write by write */
+        heard = hear_held(conn);
+    } while (heard || smtp_transaction_has_result(conn->tx) || (taken && !conn->wants_write)); /* a window fills write by write */
     conn->running = false;
 
     if (smtp_transaction_end(conn->tx) != SMTP_OPEN) {
@@ -457,6 +471,7 @@ void connection_connect_done(struct connection *conn, CURLcode rc)
         fail(conn, rc, RELAY_TLS, why);
         return;
     }
+    conn->tls = tls_read_ahead(conn->easy);
     conn->ops->up(conn->user);
     run(conn);
 }

@@ -82,13 +82,22 @@ void tls_sessions_put(struct tls_sessions *sessions, struct tls_share *share)
         share_free(share);
 }
 
-enum tls_session tls_session_look(CURL *easy)
+static struct curl_tlssessioninfo *info_of(CURL *easy)
 {
     struct curl_tlssessioninfo *info = NULL;
+
+    if (curl_easy_getinfo(easy, CURLINFO_TLS_SSL_PTR, &info) != CURLE_OK || !info || !info->internals)
+        return NULL;
+    return info;
+}
+
+enum tls_session tls_session_look(CURL *easy)
+{
+    struct curl_tlssessioninfo *info = info_of(easy);
     X509 *certificate;
     bool resumed, over;
 
-    if (curl_easy_getinfo(easy, CURLINFO_TLS_SSL_PTR, &info) != CURLE_OK || !info || !info->internals)
+    if (!info)
         return TLS_SESSION_NONE;
     if (info->backend != CURLSSLBACKEND_OPENSSL)
         return TLS_SESSION_NEW; /* encrypted and verified, as libcurl was told; more it does not show */
@@ -97,4 +106,19 @@ enum tls_session tls_session_look(CURL *easy)
     over = resumed && (!certificate || X509_cmp_current_time(X509_get0_notAfter(certificate)) <= 0);
     X509_free(certificate);
     return over ? TLS_SESSION_EXPIRED : resumed ? TLS_SESSION_RESUMED : TLS_SESSION_NEW;
+}
+
+void *tls_read_ahead(CURL *easy)
+{
+    struct curl_tlssessioninfo *info = info_of(easy);
+
+    if (!info || info->backend != CURLSSLBACKEND_OPENSSL)
+        return NULL;
+    SSL_set_read_ahead(info->internals, 1);
+    return info->internals;
+}
+
+bool tls_has_more(const void *tls)
+{
+    return tls && SSL_has_pending(tls) == 1;
 }

@@ -35,4 +35,10 @@ void tls_sessions_forget(struct tls_sessions *sessions);
  * session has run out since. */
 enum tls_session tls_session_look(CURL *easy);
 
+/** Have a connected handle read ahead: a record is one system call, not two, and several may come at once. What has been read and
+ * not asked for is not seen by poll(2): ask tls_has_more. @return for that; NULL: not encrypted, or not by OpenSSL */
+void *tls_read_ahead(CURL *easy);
+/** Something is held already, perhaps not a whole record. NULL: false. */
+bool tls_has_more(const void *tls);
+
 #endif /* TLS_SESSIONS_H */
