@@ -12,7 +12,7 @@
 
 #define READ_BYTES 8192
 #define WRITE_BUDGET                                                                                              \
-    (256 * 1024)          /* then the loop sees to the others, and to what this relay has to say meanwhile */
+    (256 * 1024) /* then the loop sees to the others, and to what this relay has to say meanwhile */
 #define TLS_RECORD_BYTES 16384
 #define QUIT_WAIT_MS 2000 /* how long a relay may take to say good-bye */
 
@@ -95,7 +95,8 @@ void connection_close(struct connection *conn)
     uv_close((uv_handle_t *)&conn->timer, handle_closed);
     connector_remove(conn->connector, conn->easy);
     easy_free(conn);
-    smtp_transaction_free(conn->tx); /* now: its buffer goes back to the connector, which may be closed before us */
+    /* Now: its buffer goes back to the connector, which may be closed before us. */
+    smtp_transaction_free(conn->tx);
     conn->tx = NULL;
 }
 
@@ -196,9 +197,9 @@ static void on_timer(uv_timer_t *timer)
 
 /* ---- bytes ---- */
 
-/* Until there is no more, since TLS may hold records that the socket no longer shows; or until every reply that is due
- * has come: to ask for more then is a system call for nothing, in lock step one a reply. What comes unasked is seen when
- * the socket shows it, or with the next reply (hear_held). */
+/* Until there is no more, since TLS may hold records that the socket no longer shows; or until every reply that is
+ * due has come: to ask for more then is a system call for nothing, in lock step one a reply. What comes unasked is
+ * seen when the socket shows it, or with the next reply (hear_held). */
 static void read_all(struct connection *conn)
 {
     char data[READ_BYTES];
@@ -224,7 +225,8 @@ static void read_all(struct connection *conn)
     }
 }
 
-/* TLS turns one write into a write a record, each of which TCP would send on its own: hold them back until all are there. */
+/* TLS turns one write into a write a record, each of which TCP would send on its own: hold them back until all are
+ * there. */
 static void hold_records(const struct connection *conn, int on)
 {
     setsockopt(conn->fd, IPPROTO_TCP, TCP_CORK, &on, sizeof(on)); /* no harm when it cannot */
@@ -319,7 +321,8 @@ static bool hear_held(struct connection *conn)
 {
     uint64_t before = smtp_transaction_progress(conn->tx);
 
-    if (smtp_transaction_end(conn->tx) != SMTP_OPEN || !smtp_transaction_expects(conn->tx) || !tls_has_more(conn->tls))
+    if (smtp_transaction_end(conn->tx) != SMTP_OPEN || !smtp_transaction_expects(conn->tx) ||
+        !tls_has_more(conn->tls))
         return false;
     read_all(conn);
     return smtp_transaction_progress(conn->tx) != before;
@@ -333,12 +336,12 @@ static void run(struct connection *conn)
         return; /* whoever runs it now sees what changed */
     conn->running = true;
     conn->now_us = td_mono_us();
-    do {
+    do { /* a window fills write by write */
         give_results(conn);
         taken = take_mails(conn);
         write_all(conn);
         heard = hear_held(conn);
-    } while (heard || smtp_transaction_has_result(conn->tx) || (taken && !conn->wants_write)); /* a window fills write by write */
+    } while (heard || smtp_transaction_has_result(conn->tx) || (taken && !conn->wants_write));
     conn->running = false;
 
     if (smtp_transaction_end(conn->tx) != SMTP_OPEN) {

@@ -1,12 +1,12 @@
 /* connection.h - one SMTP connection to a relay, from DNS to QUIT. Loop thread only.
  *
- *   connecting --libcurl: DNS, TCP, TLS, EHLO, AUTH--> up --> [mails] --> idle --> ... --> QUIT, closed or lost --> ended
+ *   connecting --libcurl: DNS to AUTH--> up --> [mails] --> idle --> ... --> QUIT, closed or lost --> ended
  *        |
  *        +--> failed
  *
  * While connecting the socket is libcurl's and watched for its multi handle; once up it is ours and watched by one
- * uv_poll, the transaction runs over curl_easy_send and curl_easy_recv. Exactly one of failed and ended is called, once,
- * last; after it the connection frees itself. */
+ * uv_poll, the transaction runs over curl_easy_send and curl_easy_recv. Exactly one of failed and ended is called,
+ * once, last; after it the connection frees itself. */
 #ifndef CONNECTION_H
 #define CONNECTION_H
 
@@ -15,7 +15,7 @@
 #include "pool.h"
 #include "smtp_transaction.h"
 
-struct connector;  /* a multi handle on the loop: what all connections to one relay share */
+struct connector; /* a multi handle on the loop: what all connections to one relay share */
 struct connection;
 
 struct connection_ops {
@@ -34,7 +34,8 @@ struct connection_ops {
 };
 
 /** relay is borrowed for the connector's life. */
-int connector_new(uv_loop_t *loop, const struct td_relay_settings *relay, struct connector **ret, struct td_err *reterr);
+int connector_new(uv_loop_t *loop, const struct td_relay_settings *relay, struct connector **ret,
+                  struct td_err *reterr);
 /** For refusals before any mail; borrowed; NULL: the built-in ones alone. */
 void connector_rules(struct connector *connector, const struct reply_rules *rules);
 /** When something last came from the relay on any connection that is up, or one came up: td_mono_us. */
@@ -43,8 +44,8 @@ uint64_t connector_heard_us(const struct connector *connector);
 void connector_free(struct connector *connector);
 
 /** Begin to connect. No callback before the loop runs. */
-int connection_open(struct connector *connector, const struct connection_ops *ops, void *user, struct connection **ret,
-                    struct td_err *reterr);
+int connection_open(struct connector *connector, const struct connection_ops *ops, void *user,
+                    struct connection **ret, struct td_err *reterr);
 /** Ask ops->next and write. Only while up. */
 void connection_run(struct connection *conn);
 /** Say QUIT once nothing is in flight; ended follows, soon even when the relay is silent. Only while up. */

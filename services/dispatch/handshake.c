@@ -144,7 +144,8 @@ static enum relay_event event_of(const struct handshake *handshake, CURL *easy, 
 }
 
 /* A refusal's words may say more than where it stood. */
-static enum relay_event event_by_words(enum relay_event event, const struct reply_rules *rules, const struct smtp_reply *reply)
+static enum relay_event event_by_words(enum relay_event event, const struct reply_rules *rules,
+                                       const struct smtp_reply *reply)
 {
     if ((event != RELAY_BANNER && event != RELAY_AUTH) || reply->code < 400)
         return event;

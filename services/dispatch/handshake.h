@@ -1,5 +1,5 @@
-/* handshake.h - what the relay said while libcurl connected: the extensions offered, whether AUTH succeeded, and which
- * event a failure is. Fed with reply lines by CURLOPT_HEADERFUNCTION. */
+/* handshake.h - what the relay said while libcurl connected: the extensions offered, whether AUTH succeeded, and
+ * which event a failure is. Fed with reply lines by CURLOPT_HEADERFUNCTION. */
 #ifndef HANDSHAKE_H
 #define HANDSHAKE_H
 
@@ -10,13 +10,14 @@
 
 struct handshake {
     struct smtp_reply_reader reader;
-    struct smtp_reply last;    /* last whole reply */
-    struct smtp_offer offer;   /* of the last EHLO: what was said before STARTTLS does not count (RFC 3207 s.4.2) */
+    struct smtp_reply last; /* last whole reply */
+    /* Of the last EHLO: what was said before STARTTLS does not count (RFC 3207 s.4.2). */
+    struct smtp_offer offer;
     unsigned replies;
-    unsigned greetings;        /* 220: the banner, then the answer to STARTTLS */
-    unsigned since_greeting;   /* replies since the last 220 */
-    bool ehlo_open;            /* within a 250 reply, behind its first line */
-    bool authenticated;        /* 235 */
+    unsigned greetings;      /* 220: the banner, then the answer to STARTTLS */
+    unsigned since_greeting; /* replies since the last 220 */
+    bool ehlo_open;          /* within a 250 reply, behind its first line */
+    bool authenticated;      /* 235 */
     bool garbage;
 };
 

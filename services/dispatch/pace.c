@@ -1,10 +1,11 @@
 /* pace.c - leases future slots from pace.lua a little ahead of need and hands them out when due.
  *
- * A slot is a moment on the server's clock, told on this process's monotonic one, so dispatchers need not agree on the
- * time. What lies between the two clocks is somewhere between when a call was sent and when its reply was seen;
- * keeping the estimate that all calls so far allow, a reply that came late (a busy machine) moves no slots. A slot is good for
- * LATE_US after its moment, then it is lost: at SAFETY x quota a second has 15 ms to spare, so slots that are up
- * to 10 ms late, and 5 ms of jitter on the way to the relay, can never add up to more than the quota in any second. */
+ * A slot is a moment on the server's clock, told on this process's monotonic one, so dispatchers need not agree on
+ * the time. What lies between the two clocks is somewhere between when a call was sent and when its reply was
+ * seen; keeping the estimate that all calls so far allow, a reply that came late (a busy machine) moves no slots.
+ * A slot is good for LATE_US after its moment, then it is lost: at SAFETY x quota a second has 15 ms to spare, so
+ * slots that are up to 10 ms late, and 5 ms of jitter on the way to the relay, can never add up to more than the
+ * quota in any second. */
 #include "pace.h"
 
 #include <inttypes.h>
@@ -173,15 +174,16 @@ static void refill(struct relay *relay, uint64_t now)
         lease_alone(relay, want, now);
 }
 
-/* What waits may be for other relays, and a slot that nobody uses is lost: only when somebody was told to wait for one. */
+/* What waits may be for other relays, and a slot that nobody uses is lost: only when somebody was told to wait for
+ * one. */
 static void refill_asked(struct relay *relay, uint64_t now)
 {
     if (relay->due_wanted)
         refill(relay, now);
 }
 
-/* What this call says about the clocks: an interval. The former estimate stays when it lies within; else the clocks have
- * drifted, or one was set, and the nearest end is taken. */
+/* What this call says about the clocks: an interval. The former estimate stays when it lies within; else the
+ * clocks have drifted, or one was set, and the nearest end is taken. */
 static void read_clock(struct relay *relay, long long server_us, uint64_t now)
 {
     int64_t least = (int64_t)relay->asked_at - server_us, most = (int64_t)now - server_us;

@@ -1,6 +1,7 @@
-/* pace.h - when the next mail may go to a relay: future slots leased from Redis (GCRA, common/lua/pace.lua), shared by all
- * dispatchers, never above the relay's quota and evenly spaced. Loop thread only. While Redis is away: the last leased
- * share, at most 0.8 x quota / dispatchers seen. A relay without max_mails_per_s is not paced. */
+/* pace.h - when the next mail may go to a relay: future slots leased from Redis (GCRA, common/lua/pace.lua),
+ * shared by all dispatchers, never above the relay's quota and evenly spaced. Loop thread only. While Redis is
+ * away: the last leased share, at most 0.8 x quota / dispatchers seen. A relay without max_mails_per_s is not
+ * paced. */
 #ifndef PACE_H
 #define PACE_H
 
@@ -19,15 +20,16 @@ int pace_new(uv_loop_t *loop, struct td_redis *redis, const struct td_settings *
              void (*due)(void *user, size_t relay), void *user, struct pace **ret, struct td_err *reterr);
 void pace_free(struct pace *pace);
 
-/** Take the slot that is due now. @return 0: taken; else microseconds until it is worth asking again (`due` will be called) */
+/** Take the slot that is due now. @return 0: taken; else microseconds until it is worth asking again (`due` will
+ * be called) */
 uint64_t pace_take(struct pace *pace, size_t relay);
-/** Tell how many mails wait, so that leases fit the need. Nothing is leased until pace_take asks: a slot that is leased and
- * not used is rate and quota lost. */
+/** Tell how many mails wait, so that leases fit the need. Nothing is leased until pace_take asks: a slot that is
+ * leased and not used is rate and quota lost. */
 void pace_want(struct pace *pace, size_t relay, uint32_t waiting);
 /** limited: part of the configured rate, 0..1. */
 void pace_factor(struct pace *pace, size_t relay, double factor);
-/** Is the relay's quota for now used up, so that mail should flow to the next relay rather than wait? true when the next
- * slot is more than max_wait_us away. */
+/** Is the relay's quota for now used up, so that mail should flow to the next relay rather than wait? true when
+ * the next slot is more than max_wait_us away. */
 bool pace_full(const struct pace *pace, size_t relay, uint64_t max_wait_us);
 
 #endif /* PACE_H */

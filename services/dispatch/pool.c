@@ -15,9 +15,8 @@
 
 const char *relay_event_name(enum relay_event event)
 {
-    static const char *const name[RELAY_EVENT_COUNT] = {"up",     "dns",  "connect", "tls",
-                                                        "banner", "auth", "reset",   "silent", "too_many",
-                                                        "quota",  "suspended"};
+    static const char *const name[RELAY_EVENT_COUNT] = {"up",    "dns",    "connect",  "tls",   "banner",   "auth",
+                                                        "reset", "silent", "too_many", "quota", "suspended"};
 
     return (unsigned)event < RELAY_EVENT_COUNT ? name[event] : "?";
 }

@@ -1,5 +1,5 @@
-/* pool_int.h - the inside of a pool, shared by pool.c (what is done when), pool_member.c (one connection of it) and
- * pool_probe.c. */
+/* pool_int.h - the inside of a pool, shared by pool.c (what is done when), pool_member.c (one connection of it)
+ * and pool_probe.c. */
 #ifndef POOL_INT_H
 #define POOL_INT_H
 
@@ -48,8 +48,8 @@ struct pool {
     size_t opening, ready, quitting, idle_count;
     size_t slots; /* of all ready members */
     size_t in_flight;
-    size_t warm;              /* connections to be opened for mails to come */
-    size_t stuck;             /* mails on connections gone silent after their final dot */
+    size_t warm;                                /* connections to be opened for mails to come */
+    size_t stuck;                               /* mails on connections gone silent after their final dot */
     uint64_t final_mean_us, final_deviation_us; /* of final replies; 0: none yet */
     uint64_t awaited_since_us, silence_tick_us;
     struct job_list waiting;  /* for any connection */
@@ -100,7 +100,8 @@ bool member_open(struct pool *pool);
 /** Take it off the stack of idle ones and let it pull a job. */
 void member_run(struct member *member);
 void member_quit(struct member *member);
-/** It has mails and the relay says nothing: what was not taken goes back; else it only waits on, and counts no more. */
+/** It has mails and the relay says nothing: what was not taken goes back; else it only waits on, and counts no
+ * more. */
 void member_silent(struct member *member);
 /** Drop it without a word. */
 void member_drop(struct member *member);

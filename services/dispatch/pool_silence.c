@@ -1,12 +1,14 @@
-/* pool_silence.c - a relay that hangs without closing: packets dropped on the way, a stopped process, a frozen disk.
+/* pool_silence.c - a relay that hangs without closing: packets dropped on the way, a stopped process, a frozen
+ * disk.
  *
- * Nothing tells it apart from a slow relay but that everybody waits. So the relay is called silent when at least three
- * connections (or all, where fewer are allowed) wait for it and not one octet came for five times as long as a final reply
- * takes (its mean and four deviations, as TCP waits: RFC 6298), at least 1.3 s. One slow mail, or few mails at all, never make it silent: they have their own timeouts.
+ * Nothing tells it apart from a slow relay but that everybody waits. So the relay is called silent when at least
+ * three connections (or all, where fewer are allowed) wait for it and not one octet came for five times as long as
+ * a final reply takes (its mean and four deviations, as TCP waits: RFC 6298), at least 1.3 s. One slow mail, or
+ * few mails at all, never make it silent: they have their own timeouts.
  *
- * Then all that provably was not taken goes elsewhere at once: handshakes, and mails whose final dot is not out. Where
- * the dot is out the reply is waited for as before (final_timeout), but such a connection no longer counts: when the
- * relay is well again, new ones take its place. */
+ * Then all that provably was not taken goes elsewhere at once: handshakes, and mails whose final dot is not out.
+ * Where the dot is out the reply is waited for as before (final_timeout), but such a connection no longer counts:
+ * when the relay is well again, new ones take its place. */
 #include "pool_int.h"
 #include "tandem/clock.h"
 
@@ -15,7 +17,8 @@ enum {
     WAITING_MIN = 3,
     TIMES = 5,
     UNKNOWN_US = 5 * 1000 * 1000, /* before the first final reply */
-    LEAST_US = 1300 * 1000, /* the script asks for a second in which nobody was served, reports of which come 250 ms late */
+    /* The script asks for a second in which nobody was served, reports of which come 250 ms late. */
+    LEAST_US = 1300 * 1000,
 };
 
 static size_t waiting_for_relay(const struct pool *pool)

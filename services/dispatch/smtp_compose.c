@@ -147,8 +147,8 @@ static bool compose_content(struct smtp_transaction *tx)
         return false;
     if (smtp_chunked(tx))
         ask(tx, ASK_FINAL, mail); /* the relay counts: nothing marks the end */
-    else
-        compose_ask(tx, ASK_FINAL, mail); /* the content ends in CRLF, so this makes CRLF . CRLF, in the same write */
+    else                          /* the content ends in CRLF, so this makes CRLF . CRLF, in the same write */
+        compose_ask(tx, ASK_FINAL, mail);
     content_ends(tx);
     return true;
 }
@@ -186,7 +186,8 @@ static void compose_bdat(struct smtp_transaction *tx, struct in_flight *mail)
         mail->phase = PHASE_BODY;
     mail->asked++;
     tx->body = mail;
-    smtp_content_begin(&tx->content, mail->mail.slices, mail->mail.slice_count, 0); /* RFC 3030 s.2: no dots doubled */
+    /* RFC 3030 s.2: no dots doubled. */
+    smtp_content_begin(&tx->content, mail->mail.slices, mail->mail.slice_count, 0);
 }
 
 static size_t out_left(const struct smtp_transaction *tx)

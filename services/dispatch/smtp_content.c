@@ -13,8 +13,8 @@ struct byte_facts {
     size_t crs;
 };
 
-/* Byte by byte this costs more than encrypting the mail; eight at a time, in blocks of a fixed length that compilers turn
- * into vectors, it hardly shows. */
+/* Byte by byte this costs more than encrypting the mail; eight at a time, in blocks of a fixed length that
+ * compilers turn into vectors, it hardly shows. */
 static void bytes_scan(const char *data, size_t len, struct byte_facts *facts)
 {
     size_t at = 0;

@@ -1,7 +1,9 @@
-/* smtp_content.h - the bytes of one message on their way into DATA: proven fit first, then copied with dots doubled. Pure.
+/* smtp_content.h - the bytes of one message on their way into DATA: proven fit first, then copied with dots
+ * doubled. Pure.
  *
  * What leaves here is strictly canonical, so that no receiver, however lenient, can see an end of data or a second
- * message in it (SMTP smuggling, CVE-2023-51764 and its family). It refuses and never repairs: the composer made the bytes. */
+ * message in it (SMTP smuggling, CVE-2023-51764 and its family). It refuses and never repairs: the composer made
+ * the bytes. */
 #ifndef SMTP_CONTENT_H
 #define SMTP_CONTENT_H
 
@@ -13,8 +15,8 @@
 #define SMTP_LINE_MAX 998 /* octets without CRLF, RFC 5322 s.2.1.1 */
 
 /**
- * Check all slices as one message: CR only before LF, LF only after CR, no NUL, 7-bit, lines of at most SMTP_LINE_MAX,
- * CRLF at the end. O(bytes).
+ * Check all slices as one message: CR only before LF, LF only after CR, no NUL, 7-bit, lines of at most
+ * SMTP_LINE_MAX, CRLF at the end. O(bytes).
  * @param ret_bytes  sum of all slices
  * @param ret_dots   lines that begin with a dot
  * @return false: must not go on a wire; outputs are unset

@@ -10,7 +10,8 @@
 struct smtp_reply {
     int code;          /* 200..599; 0 = no reply */
     char enhanced[12]; /* "5.1.1" (RFC 3463), "" when the reply has none */
-    char text[SMTP_REPLY_TEXT_MAX + 1]; /* all lines joined by a blank, without codes; never logged: may hold an address */
+    /* All lines joined by a blank, without codes; never logged: may hold an address. */
+    char text[SMTP_REPLY_TEXT_MAX + 1];
 };
 
 /* Limits: a line of at most 2,048 octets (RFC 5321 s.4.5.3.1.5 says 512; relays exceed it), 100 lines a reply. */
@@ -29,6 +30,7 @@ void smtp_reply_reader_init(struct smtp_reply_reader *reader);
  * @return 1: *ret is a whole reply; 0: more bytes are needed; -1: this is not SMTP (bad code, codes of one reply
  *         differ, NUL, a line too long, too many lines): end the connection
  */
-int smtp_reply_feed(struct smtp_reply_reader *reader, const char *data, size_t len, size_t *ret_used, struct smtp_reply *ret);
+int smtp_reply_feed(struct smtp_reply_reader *reader, const char *data, size_t len, size_t *ret_used,
+                    struct smtp_reply *ret);
 
 #endif /* SMTP_REPLY_H */

@@ -1,8 +1,9 @@
 /* smtp_transaction.c - two tables: what a reply means to what was asked, and the states of one mail.
  *
- * Everything written is a command or content with a position in the stream; the commands that expect a reply stand in
- * `asks`, in order, because replies come in order (RFC 2920 s.3.1). A reply answers the oldest ask, and only when that was
- * handed to the socket; anything else means that the two sides no longer agree on where they are: the connection ends. */
+ * Everything written is a command or content with a position in the stream; the commands that expect a reply stand
+ * in `asks`, in order, because replies come in order (RFC 2920 s.3.1). A reply answers the oldest ask, and only
+ * when that was handed to the socket; anything else means that the two sides no longer agree on where they are:
+ * the connection ends. */
 #include "smtp_transaction.h"
 
 #include <assert.h>
@@ -12,8 +13,8 @@
 
 #include "smtp_transaction_int.h"
 
-/* So long after its last reply a relay is taken to be there still: enough for the next mails of a window whose replies all came
- * at once, and far less than any relay calls idle. */
+/* So long after its last reply a relay is taken to be there still: enough for the next mails of a window whose
+ * replies all came at once, and far less than any relay calls idle. */
 #define AWAKE_US 50000
 
 enum reply_kind { REPLY_2YZ, REPLY_354, REPLY_3YZ, REPLY_REFUSAL, REPLY_CLOSING, REPLY_KIND_COUNT };
@@ -27,6 +28,7 @@ enum meaning {
     MEANS_BYE
 };
 
+/* clang-format off */
 static const enum meaning meaning[ASK_COUNT][REPLY_KIND_COUNT] = {
     /*                  2yz             354            3yz  4yz 5yz        421, 4.4.2 */
     [ASK_MAIL]      = {MEANS_GO_ON,    0,             0,    MEANS_REFUSED, MEANS_CLOSING},
@@ -38,11 +40,12 @@ static const enum meaning meaning[ASK_COUNT][REPLY_KIND_COUNT] = {
     [ASK_NOOP]      = {MEANS_GO_ON,    0,             0,    0,             MEANS_CLOSING},
     [ASK_QUIT]      = {MEANS_BYE,      MEANS_BYE, MEANS_BYE, MEANS_BYE,    MEANS_BYE},
 };
+/* clang-format on */
 
 /* NONE -> QUEUED -> ENVELOPE -> BODY -> FINAL -> NONE      A cell left out is forbidden.
  *                       |         |       |
- *                       v         +--> NONE                REFUSED: its result is out, replies to the rest of its
- *                    REFUSED <------------+                pipelined envelope, or to its BDAT, are still to be read.
+ *                       v         +--> NONE                REFUSED: its result is out, replies to the rest of
+ *                    REFUSED <------------+                its envelope or to its BDAT are still to be read.
  *                       +--> NONE */
 static const struct {
     bool legal;
@@ -206,7 +209,8 @@ static void end_all(struct smtp_transaction *tx, enum smtp_end why)
     tx->end = tx->closing ? SMTP_END_421 : why;
     while ((mail = smtp_oldest(tx, ~(1u << MS_NONE)))) {
         if (mail->state != MS_REFUSED)
-            result_push(tx, mail, dot_was_handed_over(tx, mail) && !proven ? ATTEMPT_UNCONFIRMED : ATTEMPT_NOT_TAKEN,
+            result_push(tx, mail,
+                        dot_was_handed_over(tx, mail) && !proven ? ATTEMPT_UNCONFIRMED : ATTEMPT_NOT_TAKEN,
                         proven ? mail->phase : phase_of(tx, mail), NULL, 0);
         smtp_mail_step(mail, ME_SETTLE);
     }
@@ -223,7 +227,8 @@ void smtp_transaction_fail(struct smtp_transaction *tx, enum smtp_end why)
 bool smtp_transaction_in_doubt(const struct smtp_transaction *tx)
 {
     for (size_t i = 0; i < tx->slots; i++)
-        if (tx->flight[i].state != MS_NONE && tx->flight[i].state != MS_REFUSED && dot_was_handed_over(tx, &tx->flight[i]))
+        if (tx->flight[i].state != MS_NONE && tx->flight[i].state != MS_REFUSED &&
+            dot_was_handed_over(tx, &tx->flight[i]))
             return true;
     return false;
 }
@@ -234,7 +239,8 @@ static bool path_fit(const char *path)
 {
     size_t len = strlen(path);
 
-    /* A CR or LF here would start a new command. td_addr_check has been here before; this wall does not lean on it. */
+    /* A CR or LF here would start a new command. td_addr_check has been here before; this wall does not lean on
+     * it. */
     for (size_t i = 0; i < len; i++)
         if (path[i] < ' ' || path[i] > '~' || path[i] == '<' || path[i] == '>')
             return false;
@@ -367,7 +373,8 @@ static void reply_go_on(struct smtp_transaction *tx, struct in_flight *mail, enu
         mail_synced(tx, mail, true);
 }
 
-static void reply_accepted(struct smtp_transaction *tx, struct in_flight *mail, const struct smtp_reply *reply, uint64_t now_us)
+static void reply_accepted(struct smtp_transaction *tx, struct in_flight *mail, const struct smtp_reply *reply,
+                           uint64_t now_us)
 {
     if (mail->state == MS_REFUSED) { /* taken by BDAT without a recipient? */
         end_all(tx, SMTP_END_GARBAGE);
@@ -393,7 +400,8 @@ static void reply_send(struct smtp_transaction *tx, struct in_flight *mail)
     smtp_content_begin(&tx->content, mail->mail.slices, mail->mail.slice_count, mail->dots);
 }
 
-static void reply_refused(struct smtp_transaction *tx, const struct pending_ask *asked, const struct smtp_reply *reply)
+static void reply_refused(struct smtp_transaction *tx, const struct pending_ask *asked,
+                          const struct smtp_reply *reply)
 {
     struct in_flight *mail = asked->mail;
     bool final = asked->what == ASK_FINAL;
@@ -414,8 +422,8 @@ static bool any_in_doubt(const struct smtp_transaction *tx)
     return false;
 }
 
-/* The relay hangs up with a reason: that is the answer to the mail it stands against, and the end for those behind.
- * Whole mails behind it (BDAT) are in doubt until the stream ends: some servers say 421 and go on. */
+/* The relay hangs up with a reason: that is the answer to the mail it stands against, and the end for those
+ * behind. Whole mails behind it (BDAT) are in doubt until the stream ends: some servers say 421 and go on. */
 static void reply_closing(struct smtp_transaction *tx, struct in_flight *mail, enum smtp_phase phase,
                           const struct smtp_reply *reply, enum smtp_end why)
 {
@@ -433,8 +441,8 @@ static void reply_closing(struct smtp_transaction *tx, struct in_flight *mail, e
     smtp_out_drop(tx);
 }
 
-/* A reply before its command was out. Only a refusal in the middle of the content makes sense: the dot is not out, so
- * the relay cannot have the mail, but the rest of the content would be read as commands: end here. */
+/* A reply before its command was out. Only a refusal in the middle of the content makes sense: the dot is not out,
+ * so the relay cannot have the mail, but the rest of the content would be read as commands: end here. */
 static void reply_early(struct smtp_transaction *tx, struct in_flight *mail, const struct smtp_reply *reply)
 {
     if (mail && reply->code >= 400)
@@ -456,8 +464,10 @@ static void reply_take(struct smtp_transaction *tx, const struct smtp_reply *rep
         return;
     }
     asked = tx->asks[tx->ask_first];
-    /* A relay may refuse a BDAT before it has read all octets away. They are all composed, so the two stay in step. */
-    is_out = tx->sent >= asked.at || (smtp_chunked(tx) && asked.what == ASK_FINAL && kind_of(reply) == REPLY_REFUSAL);
+    /* A relay may refuse a BDAT before it has read all octets away. They are all composed, so the two stay in
+     * step. */
+    is_out =
+        tx->sent >= asked.at || (smtp_chunked(tx) && asked.what == ASK_FINAL && kind_of(reply) == REPLY_REFUSAL);
     if (!is_out) {
         reply_early(tx, asked.what == ASK_FINAL ? asked.mail : NULL, reply);
         return;
@@ -478,7 +488,10 @@ static void reply_take(struct smtp_transaction *tx, const struct smtp_reply *rep
         reply_refused(tx, &asked, reply);
         break;
     case MEANS_CLOSING:
-        reply_closing(tx, asked.mail, asked.what == ASK_FINAL ? PHASE_FINAL : asked.mail ? asked.mail->phase : PHASE_MAIL,
+        reply_closing(tx, asked.mail,
+                      asked.what == ASK_FINAL ? PHASE_FINAL
+                      : asked.mail            ? asked.mail->phase
+                                              : PHASE_MAIL,
                       reply, SMTP_END_421);
         break;
     case MEANS_BYE:
@@ -518,8 +531,8 @@ bool smtp_transaction_busy(const struct smtp_transaction *tx)
 
 bool smtp_transaction_idle(const struct smtp_transaction *tx)
 {
-    return !smtp_transaction_busy(tx) && tx->ask_count == 0 && tx->out_off == tx->out_len && tx->result_count == 0 &&
-           !tx->owes_dot && !tx->owes_rset && !tx->wants_noop && !tx->wants_quit;
+    return !smtp_transaction_busy(tx) && tx->ask_count == 0 && tx->out_off == tx->out_len &&
+           tx->result_count == 0 && !tx->owes_dot && !tx->owes_rset && !tx->wants_noop && !tx->wants_quit;
 }
 
 enum smtp_end smtp_transaction_end(const struct smtp_transaction *tx)

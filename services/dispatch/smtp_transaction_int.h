@@ -1,4 +1,5 @@
-/* smtp_transaction_int.h - the inside of a transaction, shared by smtp_transaction.c (replies) and smtp_compose.c (what goes out). */
+/* smtp_transaction_int.h - the inside of a transaction, shared by smtp_transaction.c (replies) and smtp_compose.c
+ * (what goes out). */
 #ifndef SMTP_TRANSACTION_INT_H
 #define SMTP_TRANSACTION_INT_H
 
@@ -9,9 +10,9 @@
 #define COMMANDS_BYTES 2048     /* room behind the content for the dot and the next envelope (< ENVELOPE_BYTES) */
 #define ENVELOPE_BYTES 768      /* RSET, MAIL, RCPT and BDAT of one mail are shorter */
 #define OUT_BYTES (CHUNK_BYTES + COMMANDS_BYTES)
-#define PATH_MAX_OCTETS 254     /* RFC 5321 s.4.5.3.1.3, without <> */
-#define ASKS_PER_MAIL 4         /* RSET, MAIL, RCPT, and DATA, final dot or BDAT */
-#define ASKS_MORE 4             /* NOOP, QUIT, the final dot of the mail before */
+#define PATH_MAX_OCTETS 254 /* RFC 5321 s.4.5.3.1.3, without <> */
+#define ASKS_PER_MAIL 4     /* RSET, MAIL, RCPT, and DATA, final dot or BDAT */
+#define ASKS_MORE 4         /* NOOP, QUIT, the final dot of the mail before */
 
 enum ask { ASK_MAIL, ASK_RCPT, ASK_DATA, ASK_FINAL, ASK_EMPTY_DOT, ASK_RSET, ASK_NOOP, ASK_QUIT, ASK_COUNT };
 enum mail_state { MS_NONE = 0, MS_QUEUED, MS_ENVELOPE, MS_BODY, MS_FINAL, MS_REFUSED, MS_COUNT };
@@ -19,7 +20,8 @@ enum mail_event { ME_START, ME_ASK, ME_GO, ME_LAST, ME_REFUSE, ME_SETTLE, ME_COU
 
 struct in_flight {
     enum mail_state state;
-    enum smtp_phase phase; /* what is asked next or waits for its reply, PHASE_MAIL .. PHASE_DATA; then PHASE_BODY */
+    /* What is asked next or waits for its reply, PHASE_MAIL .. PHASE_DATA; then PHASE_BODY. */
+    enum smtp_phase phase;
     struct smtp_mail mail;
     size_t bytes;
     size_t dots;
@@ -53,11 +55,11 @@ struct smtp_transaction {
     size_t result_first, result_count;
     struct in_flight *body; /* whose content is being composed */
     struct smtp_content_reader content;
-    bool owes_dot;  /* a 354 for a refused mail must be answered by a dot alone */
-    bool owes_rset; /* a refused mail has left a transaction open */
-    bool in_doubt;  /* BDAT: the last one composed may be refused, so RSET goes before the next MAIL */
-    bool awake;     /* BDAT: the relay has spoken lately, so content may go ahead of the replies */
-    bool closing;   /* BDAT: 421 came and mails behind it are out; only reading goes on */
+    bool owes_dot;     /* a 354 for a refused mail must be answered by a dot alone */
+    bool owes_rset;    /* a refused mail has left a transaction open */
+    bool in_doubt;     /* BDAT: the last one composed may be refused, so RSET goes before the next MAIL */
+    bool awake;        /* BDAT: the relay has spoken lately, so content may go ahead of the replies */
+    bool closing;      /* BDAT: 421 came and mails behind it are out; only reading goes on */
     uint64_t heard_us; /* last reply */
     bool wants_noop;
     bool wants_quit, quit_asked;

@@ -1,5 +1,6 @@
-/* tls_sessions.c - libcurl keeps the sessions, in a share (CURL_LOCK_DATA_SSL_SESSION); a share is one generation. What
- * counts as age is the generation's: a session in it descends from a full handshake that was begun within it. */
+/* tls_sessions.c - libcurl keeps the sessions, in a share (CURL_LOCK_DATA_SSL_SESSION); a share is one generation.
+ * What counts as age is the generation's: a session in it descends from a full handshake that was begun within it.
+ */
 #include "tls_sessions.h"
 
 #include <openssl/ssl.h>
@@ -42,7 +43,8 @@ static struct tls_share *share_new(uint64_t now_ms)
     share->born_ms = now_ms;
     share->curl = curl_share_init();
     /* One thread: libcurl needs no locks. */
-    if (!share->curl || curl_share_setopt(share->curl, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION) != CURLSHE_OK) {
+    if (!share->curl ||
+        curl_share_setopt(share->curl, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION) != CURLSHE_OK) {
         share_free(share);
         return NULL;
     }
