@@ -50,8 +50,7 @@ struct mail_job {
 struct pool;
 
 struct pool_ops {
-    /** Exactly once for every job that pool_send took; never from inside pool_send. The job is the caller's then.
-     */
+    /** Exactly once for every job that pool_send took; never from inside pool_send. It is the caller's then. */
     void (*done)(void *user, struct mail_job *job, const struct attempt_result *result);
     /** detail: a short text without personal data, such as "Connection refused" or "535 5.7.8". */
     void (*event)(void *user, struct pool *pool, enum relay_event event, const char *detail);
