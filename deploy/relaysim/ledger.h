@@ -1,7 +1,7 @@
 /* ledger.h - which mails the relay took: an append-only file that tests trust. Format: README.md.
  *
- * Lines gather in memory during a round of the loop and go out in one write(2) before any reply of that round
- * is sent. So a mail that a client knows to be taken is in the file, even after SIGKILL. */
+ * Lines gather in memory during a round of the loop and go out in one write(2); from the first line on no
+ * reply of that round is sent before. So a mail that a client knows to be taken is in the file, even after SIGKILL. */
 #ifndef RELAYSIM_LEDGER_H
 #define RELAYSIM_LEDGER_H
 
