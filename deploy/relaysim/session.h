@@ -88,7 +88,7 @@ void session_accept(struct listener *listener, int fd, uint16_t peer_port);
 int session_round_end(struct sim *sim, struct td_err *reterr);
 void session_free_all(struct sim *sim);
 
-/* For smtp.c. Each only changes the session; sending and closing come at the end of the round. */
+/* For smtp.c. Each only changes the session; sending and closing come later in the round. */
 void session_pause(struct session *session, uint64_t ms);
 void session_hang(struct session *session);
 void session_end(struct session *session, enum session_end end);
