@@ -516,6 +516,7 @@ static void replied(struct dispatch *d, struct mail *mail, const struct attempt_
            result->reply.code, result->reply.enhanced[0] ? result->reply.enhanced : "-", class.reason);
     switch (class.action) {
     case ACT_REFUSE:
+        mail->hard_refusal = class.scope == SCOPE_RECIPIENT;
         flow_end(d, mail, RESULT(REFUSED), relay, &result->reply, class.reason);
         return;
     case ACT_RETRY:
@@ -588,6 +589,7 @@ void flow_end(struct dispatch *d, struct mail *mail, Tandem__Mail__V1__Recipient
 {
     size_t len;
     void *packed;
+    bool counts; /* in the relay's sums */
 
     /* A resend that was refused, or never got its turn: the first copy may have arrived all the same. */
     if (mail->in_doubt && result != RESULT(ACCEPTED)) {
@@ -602,7 +604,8 @@ void flow_end(struct dispatch *d, struct mail *mail, Tandem__Mail__V1__Recipient
         return;
     }
     td_metric_add(d->m.outcome[result], 1);
-    outcomes_end(d->outcomes, mail, mail_result_name(result), relay, packed, len);
+    counts = result == RESULT(ACCEPTED) || (result == RESULT(REFUSED) && mail->hard_refusal);
+    outcomes_end(d->outcomes, mail, mail_result_name(result), counts ? relay : "", packed, len);
 }
 
 void flow_finished(struct dispatch *d, struct mail *mail)

@@ -36,6 +36,11 @@ static void number_range(const struct td_opt *opt, char text[80])
         td_size_text(opt->max, high);
         snprintf(text, 80, "%s to %s", low, high);
         break;
+    case TD_OPT_PERCENT:
+        td_percent_text(opt->min, low);
+        td_percent_text(opt->max, high);
+        snprintf(text, 80, "%s to %s", low, high);
+        break;
     case TD_OPT_SECRET:
         text[0] = '\0';
         if (opt->min > 1)
@@ -66,6 +71,8 @@ static const char *type_name(const struct td_opt *opt)
         return "duration";
     case TD_OPT_SIZE:
         return "size";
+    case TD_OPT_PERCENT:
+        return "percentage";
     case TD_OPT_WORD:
         return "word";
     case TD_OPT_BOOL:
