@@ -1,7 +1,8 @@
 -- A bounce of an accepted mail, counted once a recipient; a hard one takes the place of a soft one or a block.
 -- KEYS: bounced (2 bits a recipient: 0 none, 1 soft, 2 block, 3 hard), totals, hours   ARGV: index, class, relay, keep s
 -- A hard one is booked to the latest of the last 24 hours in which the relay took mail of this campaign, so that it leaves the
---   relay's window with what it is a share of; when there is none it is too late for the window.
+--   relay's window with what it is a share of. With none it is too late for the window, unless nothing of this campaign is known
+--   to be accepted there at all: then it has overtaken the outcome of its own mail, and this hour it is.
 -- Reply: 1 when counted now; then an array of what the campaign has in hours (ledger_end.lua), whether counted now or before:
 --   who asks again may not have told the relay yet.
 if redis.pcall('EXISTS', 'td:{view}') == 0 then return redis.error_reply('NOVIEW the view is not whole') end -- see ledger_begin.lua
@@ -18,8 +19,9 @@ local function in_hours(counted)
     fields[2 * k + 2] = relay .. ' ' .. (now - k) .. ' h'
   end
   local value = redis.call('HMGET', KEYS[3], unpack(fields))
+  local early = counted and not redis.call('HGET', KEYS[2], 'accepted:' .. relay)
   for k = 1, 2 * HOURS, 2 do
-    if value[k] and counted then
+    if counted and (value[k] or early) then
       counted = false
       value[k + 1] = redis.call('HINCRBY', KEYS[3], fields[k + 1], 1)
       redis.call('EXPIRE', KEYS[3], HOURS_KEEP_S)

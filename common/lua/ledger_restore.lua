@@ -19,7 +19,9 @@ local function in_hour(relay, hour, kind, n)
   hours[field] = (hours[field] or 0) + n
   if kind == 'a' and took[relay] and hour > took[relay] then took[relay] = hour end
 end
-local function latest(relay) -- the last hour in which it took mail of this campaign, 0 when none
+local function latest(relay, hour_told) -- the last hour in which it took mail of this campaign, 0 when none
+  local known = sums['accepted:' .. relay] or redis.call('HGET', KEYS[5], 'accepted:' .. relay)
+  if not known then return hour_told end
   if not took[relay] then
     took[relay] = 0
     for hour = now + 1, now - HOURS + 1, -1 do
@@ -46,21 +48,21 @@ local function finish(i, result, relay, hour)
   return true
 end
 
-local function bounce(i, class, relay) -- as bounce_count.lua
+local function bounce(i, class, relay, hour) -- as bounce_count.lua
   local number = NUMBER[class]
   local old = redis.call('BITFIELD', KEYS[4], 'GET', 'u2', '#' .. i)[1]
   if old == 3 or (old > 0 and number < 3) then return false end
   redis.call('BITFIELD', KEYS[4], 'SET', 'u2', '#' .. i, number)
   if old > 0 then add(NAME[old] .. ':' .. relay, -1) end
   add(class .. ':' .. relay, 1)
-  in_hour(relay, latest(relay), 'h', number == 3 and 1 or 0)
+  if number == 3 then in_hour(relay, latest(relay, hour), 'h', 1) end
   return true
 end
 
 for at = 3, #ARGV, 5 do
   local i, what, relay, hash, hour = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4])
   local is_new
-  if NUMBER[what] then is_new = bounce(i, what, relay)
+  if NUMBER[what] then is_new = bounce(i, what, relay, hour)
   else
     is_new = take_in(i, hash)
     if what ~= '' then is_new = finish(i, what, relay, hour) end

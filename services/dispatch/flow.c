@@ -367,8 +367,14 @@ static bool offer(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64
         flow_end(d, mail, RESULT(EXPIRED), "", &mail->reply, "deadline");
         return true;
     }
-    if (c->paused || !lane_may_start(d->lanes, mail->lane, now_ms))
+    if (!lane_may_start(d->lanes, mail->lane, now_ms))
         return false;
+    if (c->paused) { /* it would keep others from being begun */
+        mail_pop(&c->go);
+        d->reserve--;
+        flow_unbegin(d, mail);
+        return true;
+    }
     answer = relays_choose(d->relays, mail, &relay);
     if (answer == ROUTE_WAIT)
         return false;
@@ -424,12 +430,18 @@ static bool admit(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64
     size_t reserve = relays_connections(d->relays) / 2;
 
     reserve = reserve < RESERVE_MIN ? RESERVE_MIN : reserve > RESERVE_MAX ? RESERVE_MAX : reserve;
-    if (d->reserve >= reserve || !lane_may_start(d->lanes, mail->lane, now_ms))
+    if (!lane_may_start(d->lanes, mail->lane, now_ms))
+        return false;
+    if (c->paused && !is_late(mail, wall_ms)) { /* nor may it stand in this process's window, or hold back its lane's offset */
+        mail->msg->paused = true;
+        mail->set_aside = true;
+        flow_retry(d, mail_pop(&c->ready), "campaign.paused");
+        return true;
+    }
+    if (d->reserve >= reserve)
         return false;
     /* What ends without a relay goes on at once; all else only when a relay would have it. */
     if (!c->cancelled && !is_late(mail, wall_ms)) {
-        if (c->paused)
-            return false;
         if (relays_look(d->relays, mail) == ROUTE_HOLD) {
             if (relays_held_ms(d->relays, mail)) {
                 mail->set_aside = true;

@@ -574,4 +574,9 @@ def main(suite="flow", cases=CASES, wanted=None, broker=Kafka):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # The module, which the files of cases import too, and not this script beside it.
+    import run as flow
+    import cases_bounces  # noqa: F401
+    import cases_pause  # noqa: F401
+
+    sys.exit(flow.main())

@@ -311,7 +311,14 @@ static void what_the_ledger_counts_reaches_the_relay_once(void **unused)
     wait_for(&told, td_ledger_bounce(redis, "x", 51, "ledger", "soft", on_told, &told));
     assert_int_equal(told.texts, 0);
     told = (struct told){0};
-    wait_for(&told, td_ledger_bounce(redis, "never", 51, "ledger", "hard", on_told, &told));
+    wait_for(&told, td_ledger_bounce(redis, "early", 51, "ledger", "hard", on_told, &told));
+    assert_int_equal(told.texts, 1); /* it has overtaken the outcome of its mail */
+    told = (struct told){0};
+    wait_for(&told, td_redis_command(redis, (struct td_arg[]){TD_ARG_STR("HSET"), TD_ARG_STR("td:{c:late}:totals"),
+                                                              TD_ARG_STR("accepted:ledger"), TD_ARG_STR("100")},
+                                     4, on_told, &told));
+    told = (struct told){0};
+    wait_for(&told, td_ledger_bounce(redis, "late", 51, "ledger", "hard", on_told, &told));
     assert_int_equal(told.texts, 0); /* the relay took nothing of this campaign within the window */
     hours_free(hours);
 }
