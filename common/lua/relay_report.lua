@@ -29,8 +29,8 @@
 --
 -- BOUNCES, beside the state and whatever it is: level 0 well, 1 warn, 2 throttle (bulk gets a part of the relay), 3 stop (bulk
 --   leaves it). Hard bounces of all campaigns against mails taken, in hours of which the last 24 count. Up, by one or more levels:
---   the Wilson 95 % lower bound is above that level's threshold, n >= 200. Down, one level at a time, each held for 15 minutes at
---   least: the share itself is below three quarters of the level's threshold, or n has fallen below 200. Looked at when the
+--   the Wilson 95 % lower bound is above that level's threshold, n >= 500. Down, one level at a time, each held for 15 minutes at
+--   least: the share itself is below three quarters of the level's threshold, or n has fallen below 500. Looked at when the
 --   evidence has grown by a tenth (100 mails at least; a bounce weighs as 20), or after 10 s: each look is one more chance to be
 --   wrong about a good list.
 --
@@ -53,7 +53,7 @@ local HOLD_MS = 2000
 local WINS, FEW, FEW_MS, IDLE_MS, RAMP_FIRST = 20, 3, 3000, 60000, 0.10
 local CUT, CUT_MS, CREEP_PER_S, FLOOR, FLOOR_MS, OFF_FLOOR = 0.7, 500, 0.02, 0.05, 30000, 0.15
 local EXHAUSTED_MS, RARE_MS = 3600000, 600000
-local BOUNCE_N, BOUNCE_HOURS, BOUNCE_DWELL_MS, BOUNCE_LOOK_MS, BOUNCE_FELL, BOUNCE_WEIGHT = 200, 24, 900000, 10000, 0.75, 20
+local BOUNCE_N, BOUNCE_HOURS, BOUNCE_DWELL_MS, BOUNCE_LOOK_MS, BOUNCE_FELL, BOUNCE_WEIGHT = 500, 24, 900000, 10000, 0.75, 20
 local KEEP_S = 30 * 86400
 
 local a = {}

@@ -285,6 +285,16 @@ void flow_ledger_back(struct dispatch *d)
     }
 }
 
+void flow_forget_questions(struct dispatch *d)
+{
+    struct begin_call *call;
+
+    while ((call = d->unanswered)) {
+        d->unanswered = call->next;
+        free(call);
+    }
+}
+
 /* ---- static pieces: what it needs before it asks the ledger ---- */
 
 static void on_blob(void *user, const struct static_blob *blob, const struct td_err *err);
@@ -633,14 +643,14 @@ void flow_release(struct dispatch *d, struct mail *mail)
 {
     if (!mail->twin)
         bits_set(&mail->campaign->busy, mail->msg->index, false);
-    if (mail->lane) {
-        if (mail->lane_prev)
-            mail->lane_prev->lane_next = mail->lane_next;
-        else
-            mail->lane->mails = mail->lane_next;
-        if (mail->lane_next)
-            mail->lane_next->lane_prev = mail->lane_prev;
-    }
+    if (mail->lane_prev)
+        mail->lane_prev->lane_next = mail->lane_next;
+    else if (mail->lane)
+        mail->lane->mails = mail->lane_next;
+    else
+        d->orphans = mail->lane_next;
+    if (mail->lane_next)
+        mail->lane_next->lane_prev = mail->lane_prev;
     flow_blob_back(d, mail);
     mail_free(mail);
     d->in_memory--;

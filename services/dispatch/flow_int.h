@@ -21,6 +21,8 @@ void flow_end(struct dispatch *d, struct mail *mail, Tandem__Mail__V1__Recipient
 void flow_blob_back(struct dispatch *d, struct mail *mail);
 /** Not ours any more and not handed over: clear `tried` if we set it, forget it; its record comes to the next owner. */
 void flow_drop(struct dispatch *d, struct mail *mail);
+/** At exit: the calls only; their mails go with their lanes, or as orphans. */
+void flow_forget_questions(struct dispatch *d);
 void flow_release(struct dispatch *d, struct mail *mail);
 
 #endif /* FLOW_INT_H */

@@ -216,7 +216,7 @@ void flow_drain(struct dispatch *d)
 
 /* A relay still has these: their records go to the next owner, who finds `tried` and calls them unconfirmed; should their
  * reply still come, it is written down. */
-static void orphan(struct lane *lane)
+static void orphan(struct dispatch *d, struct lane *lane)
 {
     struct mail *next;
 
@@ -225,7 +225,11 @@ static void orphan(struct lane *lane)
         mail->orphan = true;
         lane->in_doubt = true;
         mail->lane = NULL;
-        mail->lane_prev = mail->lane_next = NULL;
+        mail->lane_prev = NULL;
+        mail->lane_next = d->orphans;
+        if (d->orphans)
+            d->orphans->lane_prev = mail;
+        d->orphans = mail;
     }
     lane->mails = NULL;
 }
@@ -236,7 +240,7 @@ static void give_back(struct dispatch *d)
     d->giving_back = true;
     d->give_back_until_ms = td_mono_ms() + COMMIT_WAIT_MS;
     for (struct lane *lane = lane_first(d->lanes); lane; lane = lane->next) {
-        orphan(lane);
+        orphan(d, lane);
         if (!d->lost && !lane->fenced && td_watermark_next(lane->wm) >= 0)
             td_kafka_in_commit(d->in, lane->id, td_watermark_next(lane->wm));
     }
@@ -364,4 +368,7 @@ void flow_free_all(struct dispatch *d)
     for (struct lane *lane = lane_first(d->lanes); lane; lane = lane->next)
         while (lane->mails)
             flow_release(d, lane->mails);
+    while (d->orphans)
+        flow_release(d, d->orphans);
+    flow_forget_questions(d);
 }

@@ -79,7 +79,7 @@ static void the_level_is_raised_only_when_it_is_sure(void **unused)
         const char *relay;
         unsigned taken, hard;
         int level;
-    } row[] = {{"s199", 199, 199, 0},     {"s200a", 200, 8, 1},       {"s200b", 200, 7, 0},       {"s1000a", 1000, 28, 0},
+    } row[] = {{"s499", 499, 499, 0},     {"s500a", 500, 16, 0},      {"s500b", 500, 17, 1},       {"s1000a", 1000, 28, 0},
                {"s1000b", 1000, 29, 1},   {"s1000c", 1000, 52, 1},    {"s1000d", 1000, 53, 2},    {"s1000e", 1000, 63, 2},
                {"s1000f", 1000, 64, 3},   {"s100ka", 100000, 2086, 0}, {"s100kb", 100000, 2087, 1}, {"s100kc", 100000, 5135, 2},
                {"s100kd", 100000, 5136, 3}};
@@ -200,11 +200,11 @@ static void an_operator_lets_bulk_back_and_it_is_counted_anew(void **unused)
     fleet.now += 11000;
     tell(&fleet, "ok", "0");
     assert_int_equal(fleet.at.level, 0);
-    count(&fleet, 0, "a", "x", 1300); /* new: 300 and 30 */
-    count(&fleet, 0, "h", "x", 130);
+    count(&fleet, 0, "a", "x", 1600); /* new: 600 and 60 */
+    count(&fleet, 0, "h", "x", 160);
     fleet.now += 11000;
     tell(&fleet, "ok", "0");
-    assert_int_equal(fleet.at.bounce_taken, 300);
+    assert_int_equal(fleet.at.bounce_taken, 600);
     assert_int_equal(fleet.at.level, 3);
 }
 
