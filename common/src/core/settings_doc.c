@@ -127,7 +127,7 @@ static void document_markdown(FILE *out)
         "directory.\n\n"
         "Durations are a whole number with `ms`, `s`, `m`, `h` or `d`; sizes bytes, or a number with `KiB`, `MiB` "
         "or\n"
-        "`GiB`. Lists are YAML lists, or text with commas. In the file `dispatch.window: 500` is the same as\n"
+        "`GiB`; percentages a number with at most two decimals and `%`. Lists are YAML lists, or text with commas. In the file `dispatch.window: 500` is the same as\n"
         "`window: 500` below `dispatch:`. Unknown names, in the file or beginning with `TANDEM_`, are refused "
         "with the\n"
         "nearest known one; so is a key given twice. YAML anchors and aliases are not supported.\n"
