@@ -27,13 +27,23 @@
 -- Redis lost its data (no hash, but the caller knows an epoch): start from what the caller last knew; a relay thought
 --   well starts with the ramp.
 --
--- KEYS: td:{r:<relay>}:state (hash), td:{r:<relay>}:window (hash of 30 one-second buckets)
+-- BOUNCES, beside the state and whatever it is: level 0 well, 1 warn, 2 throttle (bulk gets a part of the relay), 3 stop (bulk
+--   leaves it). Hard bounces of all campaigns against mails taken, in hours of which the last 24 count. Up, by one or more levels:
+--   the Wilson 95 % lower bound is above that level's threshold, n >= 500. Down, one level at a time, each held for 15 minutes at
+--   least: the share itself is below three quarters of the level's threshold, or n has fallen below 500. Looked at when the
+--   evidence has grown by a tenth (100 mails at least; a bounce weighs as 20), or after 10 s: each look is one more chance to be
+--   wrong about a good list.
+--
+-- KEYS: td:{r:<relay>}:state (hash), td:{r:<relay>}:window (hash of 30 one-second buckets), td:{r:<relay>}:hours (hash, see
+--   relay_count.lua)
 -- ARGV: name, value, name, value ... me, epoch, state (the caller's, with its reason), ok, hard, soft, fatal, exhausted,
 --   paused (counts), row (connection failures since the caller's last success), refused (of those), latencies, slow (final
 --   replies timed, those over 10 s), reason (of the worst), want (mails it could try), used (grants used), can (1: could
---   probe), probe (well | bad), hold (1: no relay is fit), probe_epoch, probe_ms, probe_max_ms, ramp_ms, random (0..1); now (ms) in tests only
+--   probe), probe (well | bad), hold (1: no relay is fit), probe_epoch, probe_ms, probe_max_ms, ramp_ms, random (0..1),
+--   bounce_warn, bounce_throttle, bounce_stop (per 10,000); now (ms) in tests only
 -- Reply: state, epoch, share, factor, grants, probe (1: go), next change (Unix ms, 0 none), reason, evidence, changed (1:
---   by this call, or by an operator and this caller is to tell of it), server's time (ms)
+--   by this call, or by an operator and this caller is to tell of it), server's time (ms), bounce level, in words, level before
+--   (another one: this caller is to tell of it), hard bounces, mails taken
 local MIN_N, LOWER, Z, WINDOW_S = 20, 0.30, 1.96, 30
 local ROW, ROW_MS, QUIET_MS = 3, 5000, 1000
 local SLOW_N, SLOW_SHARE = 20, 0.05
@@ -43,6 +53,7 @@ local HOLD_MS = 2000
 local WINS, FEW, FEW_MS, IDLE_MS, RAMP_FIRST = 20, 3, 3000, 60000, 0.10
 local CUT, CUT_MS, CREEP_PER_S, FLOOR, FLOOR_MS, OFF_FLOOR = 0.7, 500, 0.02, 0.05, 30000, 0.15
 local EXHAUSTED_MS, RARE_MS = 3600000, 600000
+local BOUNCE_N, BOUNCE_HOURS, BOUNCE_DWELL_MS, BOUNCE_LOOK_MS, BOUNCE_FELL, BOUNCE_WEIGHT = 500, 24, 900000, 10000, 0.75, 20
 local KEEP_S = 30 * 86400
 
 local a = {}
@@ -288,6 +299,51 @@ elseif h.st == 'closed' or h.st == 'limited' then judge()
 elseif h.st == 'half-open' then try()
 elseif h.st == 'exhausted' or h.st == 'paused' then wait_aside() end
 
+-- Sums of the hours that count; older ones go.
+local function bounced()
+  local taken, bad, hour = 0, 0, math.floor(sec / 3600)
+  local all = redis.call('HGETALL', KEYS[3])
+  for k = 1, #all, 2 do
+    local at, kind = string.match(all[k], '^(%d+) ([ah])$')
+    if not at or tonumber(at) <= hour - BOUNCE_HOURS then redis.call('HDEL', KEYS[3], all[k])
+    elseif kind == 'a' then taken = taken + tonumber(all[k + 1])
+    else bad = bad + tonumber(all[k + 1]) end
+  end
+  return math.min(bad, taken), taken
+end
+
+local function percent(part) return string.format('%.2f %%', part * 100) end
+
+local level_from = num('level')
+local function judge_bounces()
+  local limit = {arg('bounce_warn') / 10000, arg('bounce_throttle') / 10000, arg('bounce_stop') / 10000}
+  local level, bad, taken = num('level'), bounced()
+  local size = taken + BOUNCE_WEIGHT * bad
+  local waited = now - num('bounce_at')
+  if size == num('bounce_size') and level == 0 then return end
+  if size - num('bounce_size') < math.max(100, num('bounce_size') / 10) and waited >= 0 and waited < BOUNCE_LOOK_MS then return end
+  set('bounce_size', size)
+  set('bounce_at', now)
+  set('bounce_hard', bad)
+  set('bounce_taken', taken)
+  local words = string.format('%d of %d mails of the last %d hours bounced hard, %s', bad, taken, BOUNCE_HOURS,
+    percent(taken > 0 and bad / taken or 0))
+  local sure = taken >= BOUNCE_N and lower_bound(bad, taken) or 0
+  local to = level
+  for k = 3, level + 1, -1 do
+    if sure > limit[k] then to = k; break end
+  end
+  if to > level then words = words .. ', surely above ' .. percent(limit[to])
+  elseif level > 0 and now - num('level_at') >= BOUNCE_DWELL_MS then
+    if taken < BOUNCE_N then to, words = level - 1, words .. ': too few to tell'
+    elseif bad / taken < BOUNCE_FELL * limit[level] then to, words = level - 1, words .. ', well below ' .. percent(limit[level]) end
+  end
+  h.bounces = words
+  if to ~= level then set('level', to); set('level_at', now) end
+end
+if a.bounce_stop then judge_bounces() end
+if h.level_untold == '1' then h.level_untold, level_from = '', tonumber(h.level_was or 0) end
+
 local told = changed
 if h.untold == '1' then h.untold, told = '', 1 end
 
@@ -313,9 +369,14 @@ if #write > 0 then
   redis.call('HSET', KEYS[1], unpack(write))
   redis.call('EXPIRE', KEYS[1], KEEP_S)
 end
+if num('level') ~= level_from and changed == 0 then
+  redis.call('PUBLISH', 'td:relays', string.format('relay=%s level=%s bounces="%s"', string.match(KEYS[1], '{r:(.-)}') or '', h.level,
+    h.bounces or ''))
+end
 if changed == 1 then
   redis.call('PUBLISH', 'td:relays', string.format('relay=%s from=%s to=%s epoch=%s reason=%s evidence="%s"',
     string.match(KEYS[1], '{r:(.-)}') or '', from, h.st, h.ep, h.reason, h.evidence))
 end
 return {h.st, h.ep, string.format('%.3f', share), string.format('%.3f', num('factor')), grants, probe,
-  string.format('%.0f', next_change), h.reason, h.evidence, told, string.format('%.0f', now)}
+  string.format('%.0f', next_change), h.reason, h.evidence, told, string.format('%.0f', now), string.format('%d', num('level')),
+  h.bounces or '', string.format('%d', level_from), h.bounce_hard or '0', h.bounce_taken or '0'}

@@ -1,6 +1,7 @@
 -- What operators say about a relay. drain: no new mail until enable. pause: the same for a time. enable: trust it again,
--- by way of probes and a few mails; past failures are forgiven. `untold` makes the next dispatcher that reports tell of it.
--- KEYS: td:{r:<relay>}:state   ARGV: drain | pause | enable, ms (pause), now (ms; in tests only)
+-- by way of probes and a few mails; past failures are forgiven, and what bounced before counts no more: bulk may use it in full,
+-- and the bounce rate is counted anew from now on. `untold` makes the next dispatcher that reports tell of it.
+-- KEYS: td:{r:<relay>}:state, td:{r:<relay>}:hours   ARGV: drain | pause | enable, ms (pause), now (ms; in tests only)
 -- Reply: state, epoch, reason.
 local time = redis.call('TIME')
 local now = ARGV[3] and tonumber(ARGV[3]) or time[1] * 1000 + math.floor(time[2] / 1000)
@@ -18,6 +19,13 @@ elseif ARGV[1] == 'enable' then
       'overload', '0', 'half_at', string.format('%.0f', now)}
   end
   redis.call('HSET', KEYS[1], 'opens', '0', 'relapses', '0')
+  redis.call('DEL', KEYS[2]) -- what each campaign told stays, so only what comes from now on is added
+  local level = redis.call('HGET', KEYS[1], 'level') or '0'
+  if level ~= '0' then
+    redis.call('HSET', KEYS[1], 'level', '0', 'level_was', level, 'level_untold', '1', 'bounce_size', '0', 'bounce_hard', '0',
+      'bounce_taken', '0', 'bounces', 'an operator lets bulk use it again; counted anew')
+    redis.call('PUBLISH', 'td:relays', string.format('relay=%s level=0', string.match(KEYS[1], '{r:(.-)}') or ''))
+  end
 else
   return redis.error_reply('ERR drain, pause or enable')
 end

@@ -21,9 +21,10 @@ enum {
 
 enum td_opt_type {
     TD_OPT_STRING, /* char * */
-    TD_OPT_INT,    /* int64_t, as are the next two */
+    TD_OPT_INT,    /* int64_t, as are the next three */
     TD_OPT_DURATION,
     TD_OPT_SIZE,
+    TD_OPT_PERCENT, /* int64_t: per 10,000, so two decimals */
     TD_OPT_WORD, /* int64_t: index into words */
     TD_OPT_BOOL,
     TD_OPT_SECRET,  /* char *, also by <key>_file */
@@ -39,7 +40,7 @@ struct td_opt {
     size_t offset;            /* in td_settings or td_relay_settings */
     const char *def;          /* as YAML would say it, lists with commas; NULL: unset */
     const char *help;         /* one sentence, no full stop */
-    int64_t min, max;         /* of numbers; for a duration ms, for a size bytes, for a secret its length */
+    int64_t min, max;         /* of numbers; for a duration ms, for a size bytes, for a percentage per 10,000, for a secret its length */
     const char *const *words; /* NULL-terminated: the only values */
     td_opt_check *check;
     const char *def_note; /* for the page: what stands in when def is NULL */
@@ -75,6 +76,7 @@ void td_opt_release(const struct td_opt *opt, void *base); /* secrets are wiped 
 int td_opt_show(const struct td_opt *opt, const void *base, struct td_buf *out);
 void td_duration_text(int64_t ms, char text[32]); /* "30s" */
 void td_size_text(int64_t bytes, char text[32]);  /* "10MiB" */
+void td_percent_text(int64_t per_10000, char text[32]); /* "2.5%" */
 /** Copy for an error text: at most 40 bytes, printable ASCII, the rest as '?'. */
 const char *td_clip(const char *value, char out[48]);
 

@@ -1,4 +1,4 @@
-/* report -> token -> class -> ledger counter -> address hash -> suppression (Redis, then topic) and outcome ->
+/* report -> token -> class -> ledger counter -> relay's hours -> address hash -> suppression (Redis, then topic) and outcome ->
  * done
  *
  * The ledger's counter comes first: it says whether this recipient was counted before, so a report that comes
@@ -40,6 +40,7 @@ struct report {
     char status[12];
     uint8_t hash[TD_HASH_BYTES];
     bool has_hash;
+    size_t tells;      /* calls that tell its relay what the campaign has there */
     size_t deliveries; /* records on their way */
     bool failed;       /* one of them was not written */
     const char *dead_reason;
@@ -292,18 +293,11 @@ static void on_hash(void *user, const struct td_reply *reply, const struct td_er
         publish(r);
 }
 
-static void on_counted(void *user, const struct td_reply *reply, const struct td_err *err)
+static void ask_hash(struct report *r)
 {
-    struct report *r = user;
     char key[TD_CAMPAIGN_ID_MAX + 32], from[24], to[24];
     struct td_arg args[4];
 
-    if (err) {
-        report_again(r);
-        return;
-    }
-    if (td_reply_int(reply))
-        td_metric_add(r->owner->by_class[r->verdict.class], 1);
     snprintf(key, sizeof(key), "td:{c:%s}:addr", r->token.campaign_id);
     snprintf(from, sizeof(from), "%" PRIu64, (uint64_t)r->token.index * TD_HASH_BYTES);
     snprintf(to, sizeof(to), "%" PRIu64, (uint64_t)r->token.index * TD_HASH_BYTES + TD_HASH_BYTES - 1);
@@ -312,6 +306,46 @@ static void on_counted(void *user, const struct td_reply *reply, const struct td
     args[2] = TD_ARG_STR(from);
     args[3] = TD_ARG_STR(to);
     asked(r, td_redis_command(r->owner->redis, args, 4, on_hash, r));
+}
+
+/* Each call, and the function that makes them. */
+static void on_told(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    struct report *r = user;
+
+    (void)reply;
+    r->failed = r->failed || err != NULL;
+    if (--r->tells)
+        return;
+    if (r->failed) {
+        r->failed = false;
+        report_again(r);
+    } else {
+        ask_hash(r);
+    }
+}
+
+/* The relay's own bounce rate is counted beside the campaign's, from what the ledger says the campaign has: so a crash between
+ * the two is made good when the report comes again. */
+static void on_counted(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    struct report *r = user;
+    const struct td_reply *hours = td_reply_at(reply, 1);
+
+    if (err) {
+        report_again(r);
+        return;
+    }
+    if (td_reply_int(td_reply_at(reply, 0)))
+        td_metric_add(r->owner->by_class[r->verdict.class], 1);
+    r->tells = 1;
+    for (size_t i = 0; i < td_reply_count(hours); i++) {
+        int rc = td_relay_count(r->owner->redis, r->token.campaign_id, td_reply_str(td_reply_at(hours, i), NULL), on_told, r);
+
+        r->tells += td_redis_answers(rc);
+        r->failed = r->failed || rc == TD_ENOMEM;
+    }
+    on_told(r, NULL, NULL);
 }
 
 static void report_start(struct report *r)

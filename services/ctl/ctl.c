@@ -172,3 +172,10 @@ int ctl_json_string(struct td_buf *out, const char *text)
 {
     return td_json_string(out, text, strlen(text));
 }
+
+int ctl_json_field(struct td_buf *out, const char *name, const char *value)
+{
+    int rc = td_buf_printf(out, ",\"%s\":", name);
+
+    return rc < 0 ? rc : ctl_json_string(out, value);
+}

@@ -63,6 +63,8 @@ error_t ctl_one_campaign(int key, char *arg, struct argp_state *state, const cha
 bool ctl_campaign_id(const char *text);
 /** Write a C string as a JSON string. */
 int ctl_json_string(struct td_buf *out, const char *text);
+/** ,"name":"value". name: as it stands. */
+int ctl_json_field(struct td_buf *out, const char *name, const char *value);
 
 /* ---- commands: argv[0] is "tandemctl noun verb" ---- */
 int ctl_topics_apply(struct ctl *ctl, int argc, char **argv);

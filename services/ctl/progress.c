@@ -77,7 +77,7 @@ void totals_text(struct totals *totals, const char *name, const char *text)
     if (relay)
         copy_plain(relay->left, sizeof(relay->left), *text ? text : "its bounces");
     else if (strcmp(name, "held") == 0)
-        totals->held = true;
+        copy_plain(totals->held, sizeof(totals->held), *text ? text : "bounces");
 }
 
 int totals_why(const struct totals *totals, struct td_buf *out)
@@ -87,11 +87,14 @@ int totals_why(const struct totals *totals, struct td_buf *out)
     for (size_t i = 0; rc == TD_OK && i < totals->relay_count; i++)
         if (*totals->relay[i].left)
             rc = td_buf_printf(out, "left %s: %s\n", totals->relay[i].name, totals->relay[i].left);
-    if (rc == TD_OK && totals->held && !totals_finished(totals))
+    if (rc == TD_OK && *totals->held && !totals_finished(totals))
         rc = td_buf_adds(
             out,
-            "HELD: it has left every relay of its route. Look at its list; then `tandemctl relay enable RELAY "
-            "CAMPAIGN`, or cancel it\n");
+            strcmp(totals->held, "relays") == 0
+                ? "HELD: no relay of its route takes bulk mail now, for the bounces of all campaigns (`tandemctl relay list`). "
+                  "It goes on by itself when that has fallen\n"
+                : "HELD: it has left every relay of its route. Look at its list; then `tandemctl relay enable RELAY "
+                  "CAMPAIGN`, or cancel it\n");
     return rc;
 }
 
@@ -140,7 +143,7 @@ static int left_json(const struct totals *totals, struct td_buf *out)
         rc = td_buf_printf(out, "%s\"%s\":\"%s\"", first ? "" : ",", totals->relay[i].name, totals->relay[i].left);
         first = false;
     }
-    return rc < 0 ? rc : td_buf_printf(out, "},\"held\":%s", totals->held ? "true" : "false");
+    return rc < 0 ? rc : td_buf_printf(out, "},\"held\":%s", *totals->held ? "true" : "false");
 }
 
 static int totals_body(const struct totals *totals, const char *campaign_id, struct td_buf *out)
@@ -305,7 +308,7 @@ int progress_line(const struct progress *progress, unsigned bar, struct td_buf *
                 totals->relay[i].accepted);
     if (rc == TD_OK)
         rc = add_others(totals, out);
-    if (rc == TD_OK && totals->held && !totals_finished(totals))
+    if (rc == TD_OK && *totals->held && !totals_finished(totals))
         rc = td_buf_adds(out, ", HELD");
     return rc;
 }

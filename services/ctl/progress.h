@@ -23,7 +23,7 @@ struct totals {                /* all zero at first */
     uint64_t accepted, refused, invalid, suppressed, expired, cancelled, unconfirmed;
     struct totals_relay relay[PROGRESS_RELAYS_MAX];
     size_t relay_count;
-    bool held; /* it has left every relay of its route */
+    char held[16]; /* why it has no relay: "bounces", "relays"; "" = it has one */
 };
 
 /** Take in one field of td:{c:X}:totals, such as "accepted:ses-eu". Unknown ones are passed over. */

@@ -82,13 +82,6 @@ static void look_step(struct relay_ask *ask)
 
 /* ---- telling ---- */
 
-static int json_field(struct td_buf *out, const char *name, const char *value)
-{
-    int rc = td_buf_printf(out, ",\"%s\":", name);
-
-    return rc < 0 ? rc : ctl_json_string(out, value);
-}
-
 static int json_window(struct td_buf *out, const struct relay_window *window)
 {
     return td_buf_printf(out,
@@ -109,19 +102,23 @@ static void print_json(const struct look *look, size_t i)
                   {"state", state->known ? state->st : "unknown"},
                   {"reason", state->reason},
                   {"reason_words", state->known ? relay_reason_words(state->reason) : ""},
-                  {"evidence", state->evidence}};
+                  {"evidence", state->evidence},
+                  {"bulk", relay_bulk_word(state)},
+                  {"bounces", state->bounces}};
     int rc = td_buf_adds(&out, "{\"relay\":");
 
     if (rc == TD_OK)
         rc = ctl_json_string(&out, relay->name);
     for (size_t k = 0; k < sizeof(fields) / sizeof(fields[0]) && rc == TD_OK; k++)
-        rc = json_field(&out, fields[k].name, fields[k].value);
+        rc = ctl_json_field(&out, fields[k].name, fields[k].value);
     if (rc == TD_OK)
         rc = td_buf_printf(&out,
                            ",\"port\":%" PRId64 ",\"epoch\":%" PRIu64 ",\"next_change_unix_ms\":%" PRId64
                            ",\"rate_factor\":%g,\"max_mails_per_s\":%" PRId64 ",\"max_connections\":%" PRId64,
                            relay->port, state->epoch, state->till_ms, relay_state_factor(state, look->now_ms),
                            relay->max_mails_per_s, relay->max_connections);
+    if (rc == TD_OK)
+        rc = td_buf_printf(&out, ",\"bounced_hard\":%" PRIu64 ",\"bounced_of\":%" PRIu64, state->bounce_hard, state->bounce_taken);
     if (rc == TD_OK && look->show)
         rc = json_window(&out, &look->window);
     if (rc == TD_OK)
@@ -149,14 +146,17 @@ static void print_row(const struct look *look, size_t i)
     if (relay->max_mails_per_s > 0)
         snprintf(rate, sizeof(rate), "%.0f", (double)relay->max_mails_per_s * relay_state_factor(state, look->now_ms));
     relay_time_words(state->till_ms, till);
-    printf("%-16s %s%-10s%s %-2s %6s %-24s %-20s %s\n", relay->name, paint, name, *paint ? "\033[0m" : "", relay->country, rate,
-           state->reason, till, state->evidence);
+    printf("%-16s %s%-10s%s %-2s %6s %-8s %-24s %-20s %s\n", relay->name, paint, name, *paint ? "\033[0m" : "", relay->country, rate,
+           relay_bulk_word(state), state->reason, till, state->evidence);
+    if (state->level > 0)
+        printf("%-16s %s\n", "", state->bounces);
 }
 
 static void print_list(const struct look *look)
 {
     if (!look->ask.ctl->json)
-        printf("%-16s %-10s %-2s %6s %-24s %-20s %s\n", "relay", "state", "in", "rate/s", "reason", "next change", "evidence");
+        printf("%-16s %-10s %-2s %6s %-8s %-24s %-20s %s\n", "relay", "state", "in", "rate/s", "bulk", "reason", "next change",
+               "evidence");
     for (size_t i = 0; i < look->end; i++)
         if (look->ask.ctl->json)
             print_json(look, i);
@@ -181,7 +181,7 @@ static void print_show(const struct look *look)
     const struct td_relay_settings *relay = &settings->relays[look->end - 1];
     const struct relay_state *state = &look->state[look->end - 1];
     const char *name = state->known ? state->st : "unknown", *paint = paint_of(look, name);
-    char next[160];
+    char next[240];
 
     printf("relay        %s\n", relay->name);
     printf("state        %s%s%s, epoch %" PRIu64 "\n", paint, name, *paint ? "\033[0m" : "", state->epoch);
@@ -196,6 +196,9 @@ static void print_show(const struct look *look)
         printf("reason       no dispatcher has reported on it yet\n");
     }
     print_rate(relay, relay_state_factor(state, look->now_ms));
+    relay_bulk_words(state, relay, next, sizeof(next));
+    printf("bulk mail    %s\n", next);
+    printf("bounces      %s\n", *state->bounces ? state->bounces : "too few mails in 24 hours to tell");
     printf("last %d s    %" PRIu64 " accepted, %" PRIu64 " failed, %" PRIu64 " busy; %" PRIu64 " of %" PRIu64
            " final replies took over 10 s\n",
            RELAY_WINDOW_S, look->window.accepted, look->window.failed, look->window.busy, look->window.slow, look->window.timed);

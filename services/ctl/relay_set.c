@@ -81,10 +81,11 @@ static void on_set(void *user, const struct td_reply *reply, const struct td_err
 static void set_step(struct relay_ask *ask)
 {
     struct set *set = (struct set *)ask;
-    char key[64];
+    char key[2][64];
 
-    snprintf(key, sizeof(key), "td:{r:%s}:state", set->name);
-    relay_asked(ask, td_redis_eval(ask->redis, &td_script_relay_set, (struct td_arg[]){TD_ARG_STR(key)}, 1,
+    snprintf(key[0], sizeof(key[0]), "td:{r:%s}:state", set->name);
+    snprintf(key[1], sizeof(key[1]), "td:{r:%s}:hours", set->name);
+    relay_asked(ask, td_redis_eval(ask->redis, &td_script_relay_set, (struct td_arg[]){TD_ARG_STR(key[0]), TD_ARG_STR(key[1])}, 2,
                                    (struct td_arg[]){TD_ARG_STR(set->verb), TD_ARG_STR(set->ms)}, 2, on_set, set));
 }
 
@@ -117,6 +118,8 @@ static void let_step(struct relay_ask *ask)
     snprintf(field, sizeof(field), "tripped:%s", let->name);
     relay_asked(ask, td_redis_command(ask->redis, (struct td_arg[]){TD_ARG_STR("HDEL"), TD_ARG_STR(key), TD_ARG_STR(field)}, 3,
                                       on_let, let));
+    /* Rendering goes on now; should it be held still, a dispatcher says so again within a second. */
+    td_redis_command(ask->redis, (struct td_arg[]){TD_ARG_STR("HDEL"), TD_ARG_STR(key), TD_ARG_STR("held")}, 3, NULL, NULL);
 }
 
 static int let_back(struct ctl *ctl, const struct relay_input *input)
@@ -161,6 +164,7 @@ int ctl_relay_drain(struct ctl *ctl, int argc, char **argv)
 int ctl_relay_enable(struct ctl *ctl, int argc, char **argv)
 {
     return run_set(ctl, argc, argv, "enable", "NAME [CAMPAIGN]",
-                   "Use a relay again, carefully at first. With CAMPAIGN: let this campaign use it again that has left it because it "
+                   "Use a relay again, carefully at first, and forget what went wrong there: waits, and bounces, which are counted "
+                   "anew from now on, so that bulk mail may use it in full. With CAMPAIGN: let this campaign use it again that has left it because it "
                    "bounced too much there.");
 }

@@ -18,7 +18,8 @@ void relay_state_field(struct relay_state *state, const char *name, const char *
     } texts[] = {{"st", state->st, sizeof(state->st)},
                  {"reason", state->reason, sizeof(state->reason)},
                  {"by", state->by, sizeof(state->by)},
-                 {"evidence", state->evidence, sizeof(state->evidence)}};
+                 {"evidence", state->evidence, sizeof(state->evidence)},
+                 {"bounces", state->bounces, sizeof(state->bounces)}};
     const struct {
         const char *name;
         int64_t *at;
@@ -37,6 +38,12 @@ void relay_state_field(struct relay_state *state, const char *name, const char *
         state->epoch = strtoull(value, NULL, 10);
     else if (strcmp(name, "opens") == 0)
         state->opens = (unsigned)strtoul(value, NULL, 10);
+    else if (strcmp(name, "level") == 0)
+        state->level = (unsigned)strtoul(value, NULL, 10);
+    else if (strcmp(name, "bounce_hard") == 0)
+        state->bounce_hard = strtoull(value, NULL, 10);
+    else if (strcmp(name, "bounce_taken") == 0)
+        state->bounce_taken = strtoull(value, NULL, 10);
     else if (strcmp(name, "factor") == 0)
         state->factor = strtod(value, NULL);
     state->known = state->st[0] != '\0';
@@ -161,4 +168,33 @@ void relay_next_words(const struct relay_state *state, int64_t now_ms, char *out
         at_time(out, size, "its full share of mail", state->closed_at_ms + RAMP_MS, now_ms);
     else
         snprintf(out, size, "none");
+}
+
+const char *relay_bulk_word(const struct relay_state *state)
+{
+    static const char *const word[] = {"full", "warned", "quarter", "stopped"};
+
+    return word[state->level < 3 ? state->level : 3];
+}
+
+static double percent(int64_t per_10000)
+{
+    return (double)per_10000 / 100;
+}
+
+void relay_bulk_words(const struct relay_state *state, const struct td_relay_settings *settings, char *out, size_t size)
+{
+    if (state->level == 0)
+        snprintf(out, size, "goes through in full; warning above %g %%, a quarter above %g %%, none above %g %%",
+                 percent(settings->bounce_warn), percent(settings->bounce_throttle), percent(settings->bounce_stop));
+    else if (state->level == 1)
+        snprintf(out, size, "goes through in full, but bounces are surely above %g %%; a quarter above %g %%, none above %g %%",
+                 percent(settings->bounce_warn), percent(settings->bounce_throttle), percent(settings->bounce_stop));
+    else
+        snprintf(out, size,
+                 "%s, for bounces surely above %g %%; a level less once well below it for 15 minutes, or all at once by `tandemctl "
+                 "relay enable`",
+                 state->level == 2 ? "gets a quarter of this relay, the rest takes the next of its route"
+                                   : "does not go through here",
+                 percent(state->level == 2 ? settings->bounce_throttle : settings->bounce_stop));
 }

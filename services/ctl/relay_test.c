@@ -256,13 +256,6 @@ static void print_text(const struct test *test)
     printf("result       %s%s%s%s\n", event_words(test->event), *test->detail ? " (" : "", test->detail, *test->detail ? ")" : "");
 }
 
-static int json_text(struct td_buf *out, const char *name, const char *value)
-{
-    int rc = td_buf_printf(out, ",\"%s\":", name);
-
-    return rc < 0 ? rc : ctl_json_string(out, value);
-}
-
 static void print_json(const struct test *test)
 {
     struct td_buf out = TD_BUF_INIT(65536);
@@ -281,7 +274,7 @@ static void print_json(const struct test *test)
     if (rc == TD_OK)
         rc = ctl_json_string(&out, test->relay->name);
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]) && rc == TD_OK; i++)
-        rc = json_text(&out, fields[i].name, fields[i].value);
+        rc = ctl_json_field(&out, fields[i].name, fields[i].value);
     if (rc == TD_OK && test->has_certificate)
         rc = td_buf_printf(&out, ",\"certificate_days_left\":%" PRId64, test->days_left);
     if (rc == TD_OK)

@@ -285,6 +285,16 @@ void flow_ledger_back(struct dispatch *d)
     }
 }
 
+void flow_forget_questions(struct dispatch *d)
+{
+    struct begin_call *call;
+
+    while ((call = d->unanswered)) {
+        d->unanswered = call->next;
+        free(call);
+    }
+}
+
 /* ---- static pieces: what it needs before it asks the ledger ---- */
 
 static void on_blob(void *user, const struct static_blob *blob, const struct td_err *err);
@@ -367,8 +377,14 @@ static bool offer(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64
         flow_end(d, mail, RESULT(EXPIRED), "", &mail->reply, "deadline");
         return true;
     }
-    if (c->paused || !lane_may_start(d->lanes, mail->lane, now_ms))
+    if (!lane_may_start(d->lanes, mail->lane, now_ms))
         return false;
+    if (c->paused) { /* it would keep others from being begun */
+        mail_pop(&c->go);
+        d->reserve--;
+        flow_unbegin(d, mail);
+        return true;
+    }
     answer = relays_choose(d->relays, mail, &relay);
     if (answer == ROUTE_WAIT)
         return false;
@@ -424,12 +440,18 @@ static bool admit(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64
     size_t reserve = relays_connections(d->relays) / 2;
 
     reserve = reserve < RESERVE_MIN ? RESERVE_MIN : reserve > RESERVE_MAX ? RESERVE_MAX : reserve;
-    if (d->reserve >= reserve || !lane_may_start(d->lanes, mail->lane, now_ms))
+    if (!lane_may_start(d->lanes, mail->lane, now_ms))
+        return false;
+    if (c->paused && !is_late(mail, wall_ms)) { /* nor may it stand in this process's window, or hold back its lane's offset */
+        mail->msg->paused = true;
+        mail->set_aside = true;
+        flow_retry(d, mail_pop(&c->ready), "campaign.paused");
+        return true;
+    }
+    if (d->reserve >= reserve)
         return false;
     /* What ends without a relay goes on at once; all else only when a relay would have it. */
     if (!c->cancelled && !is_late(mail, wall_ms)) {
-        if (c->paused)
-            return false;
         if (relays_look(d->relays, mail) == ROUTE_HOLD) {
             if (relays_held_ms(d->relays, mail)) {
                 mail->set_aside = true;
@@ -516,6 +538,7 @@ static void replied(struct dispatch *d, struct mail *mail, const struct attempt_
            result->reply.code, result->reply.enhanced[0] ? result->reply.enhanced : "-", class.reason);
     switch (class.action) {
     case ACT_REFUSE:
+        mail->hard_refusal = class.scope == SCOPE_RECIPIENT;
         flow_end(d, mail, RESULT(REFUSED), relay, &result->reply, class.reason);
         return;
     case ACT_RETRY:
@@ -588,6 +611,7 @@ void flow_end(struct dispatch *d, struct mail *mail, Tandem__Mail__V1__Recipient
 {
     size_t len;
     void *packed;
+    bool counts; /* in the relay's sums */
 
     /* A resend that was refused, or never got its turn: the first copy may have arrived all the same. */
     if (mail->in_doubt && result != RESULT(ACCEPTED)) {
@@ -602,7 +626,8 @@ void flow_end(struct dispatch *d, struct mail *mail, Tandem__Mail__V1__Recipient
         return;
     }
     td_metric_add(d->m.outcome[result], 1);
-    outcomes_end(d->outcomes, mail, mail_result_name(result), relay, packed, len);
+    counts = result == RESULT(ACCEPTED) || (result == RESULT(REFUSED) && mail->hard_refusal);
+    outcomes_end(d->outcomes, mail, mail_result_name(result), counts ? relay : "", packed, len);
 }
 
 void flow_finished(struct dispatch *d, struct mail *mail)
@@ -618,14 +643,14 @@ void flow_release(struct dispatch *d, struct mail *mail)
 {
     if (!mail->twin)
         bits_set(&mail->campaign->busy, mail->msg->index, false);
-    if (mail->lane) {
-        if (mail->lane_prev)
-            mail->lane_prev->lane_next = mail->lane_next;
-        else
-            mail->lane->mails = mail->lane_next;
-        if (mail->lane_next)
-            mail->lane_next->lane_prev = mail->lane_prev;
-    }
+    if (mail->lane_prev)
+        mail->lane_prev->lane_next = mail->lane_next;
+    else if (mail->lane)
+        mail->lane->mails = mail->lane_next;
+    else
+        d->orphans = mail->lane_next;
+    if (mail->lane_next)
+        mail->lane_next->lane_prev = mail->lane_prev;
     flow_blob_back(d, mail);
     mail_free(mail);
     d->in_memory--;

@@ -34,6 +34,7 @@ struct dispatch {
     size_t in_memory;            /* mails, bounded by dispatch.window */
     bool held;                   /* Kafka delivery is held because the window is full */
     struct mail_list delayed;    /* not_before is to come */
+    struct mail *orphans;        /* without a lane, through lane_next: a relay, Redis or Kafka has them still */
     struct begin_call *unanswered; /* questions to the ledger that wait for Redis */
     char run[40];                /* unique to this run of this process */
     uint64_t begin_count;

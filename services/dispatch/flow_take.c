@@ -105,7 +105,7 @@ void flow_record(struct dispatch *d, struct lane *lane, const struct td_record *
     }
     bits_set(&mail->campaign->busy, mail->msg->index, true);
     mail->state = MAIL_LANE;
-    if (mail->msg->not_before_unix_ms > td_wall_ms()) {
+    if (mail->msg->not_before_unix_ms > td_wall_ms() && !flow_may_go_early(mail)) {
         flow_delay(d, mail, mail->msg->not_before_unix_ms);
         /* A retry topic has one delay, so what comes after its head is due later still: stop reading until then. */
         if (is_retry(lane) && !lane->paused) {

@@ -62,6 +62,7 @@ static void retry_produce(struct dispatch *d, struct mail *mail)
 
     mail->state = MAIL_RETRYING;
     mail->msg->attempts = mail->attempts;
+    mail->msg->paused = mail->msg->paused && mail->set_aside;
     mail->msg->not_before_unix_ms = td_wall_ms() + retry_steps[step].delay_ms;
     packed = td_pb_write(&mail->msg->base, &len);
     rc = packed ? td_kafka_out_send(d->out, retry_steps[step].topic, partition, mail->key, mail->key_len, packed, len, NULL, 0,
@@ -215,7 +216,7 @@ void flow_drain(struct dispatch *d)
 
 /* A relay still has these: their records go to the next owner, who finds `tried` and calls them unconfirmed; should their
  * reply still come, it is written down. */
-static void orphan(struct lane *lane)
+static void orphan(struct dispatch *d, struct lane *lane)
 {
     struct mail *next;
 
@@ -224,7 +225,11 @@ static void orphan(struct lane *lane)
         mail->orphan = true;
         lane->in_doubt = true;
         mail->lane = NULL;
-        mail->lane_prev = mail->lane_next = NULL;
+        mail->lane_prev = NULL;
+        mail->lane_next = d->orphans;
+        if (d->orphans)
+            d->orphans->lane_prev = mail;
+        d->orphans = mail;
     }
     lane->mails = NULL;
 }
@@ -235,7 +240,7 @@ static void give_back(struct dispatch *d)
     d->giving_back = true;
     d->give_back_until_ms = td_mono_ms() + COMMIT_WAIT_MS;
     for (struct lane *lane = lane_first(d->lanes); lane; lane = lane->next) {
-        orphan(lane);
+        orphan(d, lane);
         if (!d->lost && !lane->fenced && td_watermark_next(lane->wm) >= 0)
             td_kafka_in_commit(d->in, lane->id, td_watermark_next(lane->wm));
     }
@@ -268,6 +273,22 @@ void flow_drained_check(struct dispatch *d)
 
 /* ---- time passes ---- */
 
+bool flow_may_go_early(const struct mail *mail)
+{
+    const struct campaign *c = mail->campaign;
+
+    /* lane_count: its content has been read, so it is known whether it is paused. */
+    return c->cancelled || (mail->msg->paused && c->lane_count > 0 && !c->paused);
+}
+
+/* What is delayed for its time alone, and need not be. */
+static bool is_early(const struct mail *mail)
+{
+    bool only_time = !mail->twin && !mail->parked && !mail->retrying && !mail->unbegin && !mail->begun;
+
+    return only_time && mail->due_ms == mail->msg->not_before_unix_ms && flow_may_go_early(mail);
+}
+
 static void delayed_due(struct dispatch *d, int64_t wall_ms)
 {
     struct mail_list list = d->delayed;
@@ -275,7 +296,7 @@ static void delayed_due(struct dispatch *d, int64_t wall_ms)
 
     d->delayed = (struct mail_list){NULL, NULL, 0};
     while ((mail = mail_pop(&list))) {
-        if (mail->due_ms > wall_ms || (mail->twin && bits_get(&mail->campaign->busy, mail->msg->index)) ||
+        if ((mail->due_ms > wall_ms && !is_early(mail)) || (mail->twin && bits_get(&mail->campaign->busy, mail->msg->index)) ||
             (mail->parked && !td_redis_up(d->redis)) || (mail->lane && !mail->lane->owned)) {
             mail_push(&d->delayed, mail);
         } else if (mail->retrying) {
@@ -347,4 +368,7 @@ void flow_free_all(struct dispatch *d)
     for (struct lane *lane = lane_first(d->lanes); lane; lane = lane->next)
         while (lane->mails)
             flow_release(d, lane->mails);
+    while (d->orphans)
+        flow_release(d, d->orphans);
+    flow_forget_questions(d);
 }

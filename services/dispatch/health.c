@@ -46,7 +46,7 @@ struct relay {
     struct health *health;
     size_t index;
     const char *name;
-    char state_key[64], window_key[64];
+    char state_key[64], window_key[64], hours_key[64];
     enum source source;
     struct relay_view view;
     struct counts counts;
@@ -74,6 +74,13 @@ struct health {
     struct relay relay[TD_RELAYS_MAX];
     size_t count;
 };
+
+static const char *const level_name[] = {"well", "warn", "throttle", "stop"};
+
+const char *bounce_level_name(enum bounce_level level)
+{
+    return (size_t)level < sizeof(level_name) / sizeof(level_name[0]) ? level_name[level] : "unknown";
+}
 
 static const char *const state_name[] = {"closed", "limited", "open", "half-open", "exhausted", "paused"};
 
@@ -135,6 +142,13 @@ static void start_probe(struct relay *relay)
 
 static void report(struct relay *relay);
 
+static enum bounce_level level_of(const struct td_reply *reply, size_t at)
+{
+    long long level = td_reply_int(td_reply_at(reply, at));
+
+    return level < BOUNCES_WELL || level > BOUNCES_STOP ? BOUNCES_STOP : (enum bounce_level)level; /* a newer version's: be careful */
+}
+
 static void read_view(const struct relay *relay, const struct td_reply *reply, struct relay_view *view)
 {
     enum relay_state state;
@@ -154,16 +168,36 @@ static void read_view(const struct relay *relay, const struct td_reply *reply, s
     view->next_change_ms = td_reply_int(td_reply_at(reply, at++));
     snprintf(view->reason, sizeof(view->reason), "%s", td_reply_str(td_reply_at(reply, at++), NULL));
     snprintf(view->evidence, sizeof(view->evidence), "%s", td_reply_str(td_reply_at(reply, at), NULL));
+    view->bounce_level = level_of(reply, 11);
+    snprintf(view->bounces, sizeof(view->bounces), "%s", td_reply_str(td_reply_at(reply, 12), NULL));
+    view->bounce_hard = (uint64_t)td_reply_int(td_reply_at(reply, 14));
+    view->bounce_taken = (uint64_t)td_reply_int(td_reply_at(reply, 15));
     view->local = false;
+}
+
+/* level_from: as the script says, which is not what this process saw before when another one has raised it. */
+static void tell_level(struct relay *relay, enum bounce_level seen, enum bounce_level level_from)
+{
+    const struct relay_view *view = &relay->view;
+    bool first = level_from != view->bounce_level;
+
+    if (seen == view->bounce_level && !first)
+        return;
+    td_log(view->bounce_level > seen ? TD_WARN : TD_INFO, "relay.bounces", "relay=%s from=%s to=%s evidence=\"%s\" first=%d",
+           relay->name, bounce_level_name(first ? level_from : seen), bounce_level_name(view->bounce_level), view->bounces, first);
+    if (view->bounce_level < BOUNCES_STOP && seen == BOUNCES_STOP)
+        campaigns_release(relay->health->campaigns);
+    relay->health->ops.bounces(relay->health->user, relay->index, first ? level_from : seen, view, first);
 }
 
 static void on_report(void *user, const struct td_reply *reply, const struct td_err *err)
 {
     struct relay *relay = user;
+    enum bounce_level seen = relay->view.bounce_level;
     struct relay_view view;
 
     relay->under_way = false;
-    if (err || td_reply_count(reply) < 11) {
+    if (err || td_reply_count(reply) < 16) {
         if (err && err->code == TD_EFATAL)
             td_log(TD_ERROR, "relay.report", "relay=%s error=\"%s\"", relay->name, err->text);
         return; /* those counts are gone: nobody knows whether they were counted */
@@ -171,6 +205,7 @@ static void on_report(void *user, const struct td_reply *reply, const struct td_
     relay->heard_ms = td_mono_ms();
     read_view(relay, reply, &view);
     show(relay, &view, FROM_REDIS, td_reply_int(td_reply_at(reply, 9)) == 1);
+    tell_level(relay, seen, level_of(reply, 13));
     if (td_reply_int(td_reply_at(reply, 5)) == 1 && !relay->probing)
         start_probe(relay);
     if (relay->urgent)
@@ -217,6 +252,7 @@ static bool holding(const struct health *health)
 static void report(struct relay *relay)
 {
     struct health *health = relay->health;
+    const struct td_relay_settings *settings = &health->settings->relays[relay->index];
     struct counts *counts = &relay->counts;
     struct pairs pairs = {.count = 0};
     char random[16];
@@ -251,13 +287,17 @@ static void report(struct relay *relay)
     put_number(&pairs, "probe_ms", (uint64_t)health->settings->health_probe_ms);
     put_number(&pairs, "probe_max_ms", (uint64_t)health->settings->health_probe_max_ms);
     put_number(&pairs, "ramp_ms", RAMP_MS);
+    put_number(&pairs, "bounce_warn", (uint64_t)settings->bounce_warn);
+    put_number(&pairs, "bounce_throttle", (uint64_t)settings->bounce_throttle);
+    put_number(&pairs, "bounce_stop", (uint64_t)settings->bounce_stop);
     if (relay->probed) {
         put(&pairs, "probe", relay->probe_well ? "well" : "bad");
         put_number(&pairs, "probe_epoch", relay->probe_epoch);
     }
     rc = td_redis_eval(health->redis, &td_script_relay_report,
-                       (struct td_arg[]){TD_ARG_STR(relay->state_key), TD_ARG_STR(relay->window_key)}, 2,
-                       pairs.arg, pairs.count, on_report, relay);
+                       (struct td_arg[]){TD_ARG_STR(relay->state_key), TD_ARG_STR(relay->window_key),
+                                         TD_ARG_STR(relay->hours_key)},
+                       3, pairs.arg, pairs.count, on_report, relay);
     relay->under_way = rc != TD_ENOMEM;
     relay->urgent = false;
     relay->probed = false;
@@ -270,7 +310,7 @@ static void report(struct relay *relay)
 
 static void local_step(struct relay *relay)
 {
-    if (local_tick(&relay->local, td_mono_ms()) && !relay->probing) {
+    if (local_tick(&relay->local, holding(relay->health), td_mono_ms()) && !relay->probing) {
         show_local(relay);
         start_probe(relay);
     }
@@ -451,9 +491,9 @@ bool health_campaign_fit(struct health *health, size_t relay, const char *campai
     return campaigns_fit(health->campaigns, relay, campaign_id, ceiling_per_10000);
 }
 
-void health_campaign_hold(struct health *health, const char *campaign_id, bool held)
+void health_campaign_hold(struct health *health, const char *campaign_id, const char *why)
 {
-    campaigns_hold(health->campaigns, campaign_id, held);
+    campaigns_hold(health->campaigns, campaign_id, why);
 }
 
 uint64_t health_campaign_held_ms(const struct health *health, const char *campaign_id)
@@ -488,6 +528,7 @@ static void relay_init(struct health *health, size_t i)
     relay->name = health->settings->relays[i].name;
     snprintf(relay->state_key, sizeof(relay->state_key), "td:{r:%s}:state", relay->name);
     snprintf(relay->window_key, sizeof(relay->window_key), "td:{r:%s}:window", relay->name);
+    snprintf(relay->hours_key, sizeof(relay->hours_key), "td:{r:%s}:hours", relay->name);
     relay->view.state = RELAY_OPEN;
     relay->view.rate_factor = 1;
     relay->view.local = true;

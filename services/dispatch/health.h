@@ -20,6 +20,10 @@
 enum relay_state { RELAY_CLOSED, RELAY_LIMITED, RELAY_OPEN, RELAY_HALF_OPEN, RELAY_EXHAUSTED, RELAY_PAUSED };
 const char *relay_state_name(enum relay_state state);
 
+/* What bulk mail may do at a relay, by the bounces of all campaigns together; beside the state. Express is never touched. */
+enum bounce_level { BOUNCES_WELL, BOUNCES_WARN, BOUNCES_THROTTLE, BOUNCES_STOP };
+const char *bounce_level_name(enum bounce_level level); /* "well", "warn", "throttle", "stop" */
+
 struct relay_view {
     enum relay_state state;
     uint64_t epoch;
@@ -29,7 +33,10 @@ struct relay_view {
     int64_t next_change_ms; /* Unix ms; 0 = none planned */
     char reason[48];        /* "down.connect", "overloaded.rate", "well.ramp" */
     char evidence[160];     /* counts and codes, no personal data */
-    bool local;             /* decided here because Redis is away */
+    bool local;             /* decided here because Redis is away; the level below stays as it was */
+    enum bounce_level bounce_level;
+    uint64_t bounce_hard, bounce_taken; /* in the window, at the last look */
+    char bounces[160];                  /* the same in words, and what followed */
 };
 
 struct health;
@@ -38,11 +45,13 @@ struct health_ops {
     /** State, share or factor changed. from: the state before. first_to_know: of the fleet; while view->local always.
      * Also called inside health_report and health_probed. */
     void (*changed)(void *user, size_t relay, enum relay_state from, const struct relay_view *view, bool first_to_know);
+    /** The bounce level is another one. first_to_know: of the fleet. */
+    void (*bounces)(void *user, size_t relay, enum bounce_level from, const struct relay_view *view, bool first_to_know);
     /** An open relay is due for a probe without mail and this process holds the fleet's grant: call health_probed after. */
     void (*probe)(void *user, size_t relay);
     /** A campaign bounces too much at this relay and leaves it; told by one process of the fleet. */
     void (*campaign_left)(void *user, size_t relay, const char *campaign_id, const char *evidence);
-    /** A campaign has no relay left for that reason, or has one again; each process tells what it sees. */
+    /** A campaign has no relay left because of bounces, its own or a relay's, or has one again; each process tells what it sees. */
     void (*campaign_held)(void *user, const char *campaign_id, bool held);
 };
 
@@ -67,8 +76,8 @@ bool health_take_grant(struct health *health, size_t relay);
 
 /** Bounce trigger: may this campaign use this relay? Unknown campaigns: true. Looked up in Redis in the background. */
 bool health_campaign_fit(struct health *health, size_t relay, const char *campaign_id, uint32_t ceiling_per_10000);
-/** Whether any relay that may take it is left to it. Cheap to say again and again. */
-void health_campaign_hold(struct health *health, const char *campaign_id, bool held);
+/** Whether any relay that may take it is left to it. Cheap to say again and again. why: HELD_...; NULL: one is left. */
+void health_campaign_hold(struct health *health, const char *campaign_id, const char *why);
 /** How long it has been so, ms; 0: it is not. */
 uint64_t health_campaign_held_ms(const struct health *health, const char *campaign_id);
 

@@ -14,9 +14,9 @@
 enum {
     LOOK_MS = 1000,    /* how often totals are read */
     ACTIVE_MS = 10000, /* of campaigns asked for within this time */
-    FORGET_MS = 600000,
+    FORGET_MS = 600000, /* three times as long while held: its mails come round every ten minutes */
     CAMPAIGNS_MAX = 4096,
-    FIELDS = 3 /* accepted, hard, tripped of each relay */
+    FIELDS = 3 /* accepted, hard, tripped of each relay; behind them `held` */
 };
 
 struct verdict {
@@ -33,7 +33,8 @@ struct campaign {
     char id[TD_CAMPAIGN_ID_MAX + 1];
     uint32_t ceiling_per_10000;
     uint64_t asked_ms, looked_ms, held_ms; /* held_ms: when held changed */
-    bool looking, held;
+    bool looking;
+    const char *held; /* HELD_..., NULL */
     struct verdict verdict[TD_RELAYS_MAX];
 };
 
@@ -102,21 +103,23 @@ static void trip(struct campaign *campaign, size_t relay, uint64_t hard, uint64_
                                           4, on_tripped, verdict));
 }
 
-static void judge(struct campaign *campaign, size_t relay, const struct td_reply *reply)
+/* @return true: an operator has given it this relay back */
+static bool judge(struct campaign *campaign, size_t relay, const struct td_reply *reply)
 {
     struct verdict *verdict = &campaign->verdict[relay];
     long long accepted = td_reply_int(td_reply_at(reply, FIELDS * relay));
     long long hard = td_reply_int(td_reply_at(reply, FIELDS * relay + 1));
     bool shared = td_reply_type(td_reply_at(reply, FIELDS * relay + 2)) != TD_REPLY_NIL;
+    bool given_back = verdict->shared && !shared;
     uint64_t size;
 
-    if (verdict->shared && !shared)
-        verdict->tripped = false; /* an operator has deleted it */
+    if (given_back)
+        verdict->tripped = false;
     verdict->shared = shared;
     if (shared)
         verdict->tripped = true;
     if (accepted <= 0 || hard < 0)
-        return;
+        return given_back;
     if (hard > accepted)
         hard = accepted;
     size = campaign_test_size((uint64_t)accepted);
@@ -127,15 +130,59 @@ static void judge(struct campaign *campaign, size_t relay, const struct td_reply
         if (td_wilson_lower((uint64_t)hard, (uint64_t)accepted) > campaign->ceiling_per_10000 / 10000.0)
             trip(campaign, relay, (uint64_t)hard, (uint64_t)accepted);
     }
+    return given_back;
+}
+
+static bool is_same(const char *held, const char *why)
+{
+    return held && why ? strcmp(held, why) == 0 : held == why;
+}
+
+static void write_held(const struct campaign *campaign)
+{
+    char key[96];
+
+    totals_key(key, sizeof(key), campaign);
+    if (campaign->held)
+        td_redis_command(
+            campaign->owner->redis,
+            (struct td_arg[]){TD_ARG_STR("HSET"), TD_ARG_STR(key), TD_ARG_STR("held"), TD_ARG_STR(campaign->held)}, 4, NULL, NULL);
+    else
+        td_redis_command(campaign->owner->redis, (struct td_arg[]){TD_ARG_STR("HDEL"), TD_ARG_STR(key), TD_ARG_STR("held")}, 3, NULL,
+                         NULL);
+}
+
+static void set_held(struct campaign *campaign, const char *why, uint64_t now)
+{
+    const char *was = campaign->held;
+
+    campaign->held = why;
+    if (!was || !why)
+        campaign->held_ms = now;
+    write_held(campaign);
+    td_log(why ? TD_WARN : TD_INFO, why ? "campaign.held" : "campaign.released", "campaign=%s why=%s", campaign->id, why ? why : was);
+    if (!was != !why)
+        campaign->owner->ops->held(campaign->owner->user, campaign->id, why != NULL);
 }
 
 static void on_totals(void *user, const struct td_reply *reply, const struct td_err *err)
 {
     struct campaign *campaign = user;
+    const struct td_settings *settings = campaign->owner->settings;
+    bool given_back = false;
 
     campaign->looking = false;
-    for (size_t i = 0; !err && i < campaign->owner->settings->relay_count; i++)
-        judge(campaign, i, reply);
+    if (err)
+        return;
+    for (size_t i = 0; i < settings->relay_count; i++)
+        given_back = judge(campaign, i, reply) || given_back;
+    if (!campaign->held)
+        return;
+    /* Should it have no relay all the same, its next mail says so. A mark that is lost with Redis is written again. */
+    if (given_back)
+        set_held(campaign, NULL, td_mono_ms());
+    else if (td_reply_type(td_reply_at(reply, FIELDS * settings->relay_count)) == TD_REPLY_NIL)
+        write_held(campaign);
 }
 
 static void look(struct campaign *campaign, uint64_t now)
@@ -143,7 +190,7 @@ static void look(struct campaign *campaign, uint64_t now)
     const struct td_settings *settings = campaign->owner->settings;
     static const char *const prefix[FIELDS] = {"accepted", "hard", "tripped"};
     char key[96], field[FIELDS * TD_RELAYS_MAX][64];
-    struct td_arg args[2 + FIELDS * TD_RELAYS_MAX] = {TD_ARG_STR("HMGET")};
+    struct td_arg args[3 + FIELDS * TD_RELAYS_MAX] = {TD_ARG_STR("HMGET")};
 
     totals_key(key, sizeof(key), campaign);
     args[1] = TD_ARG_STR(key);
@@ -151,8 +198,9 @@ static void look(struct campaign *campaign, uint64_t now)
         snprintf(field[i], sizeof(field[i]), "%s:%s", prefix[i % FIELDS], settings->relays[i / FIELDS].name);
         args[2 + i] = TD_ARG_STR(field[i]);
     }
+    args[2 + FIELDS * settings->relay_count] = TD_ARG_STR("held");
     campaign->looked_ms = now;
-    campaign->looking = td_redis_command(campaign->owner->redis, args, 2 + FIELDS * settings->relay_count,
+    campaign->looking = td_redis_command(campaign->owner->redis, args, 3 + FIELDS * settings->relay_count,
                                          on_totals, campaign) != TD_ENOMEM;
 }
 
@@ -197,26 +245,25 @@ bool campaigns_fit(struct campaigns *campaigns, size_t relay, const char *campai
     return !campaign->verdict[relay].tripped;
 }
 
-void campaigns_hold(struct campaigns *campaigns, const char *campaign_id, bool held)
+void campaigns_hold(struct campaigns *campaigns, const char *campaign_id, const char *why)
 {
     struct campaign *campaign = td_map_get(campaigns->map, campaign_id, strlen(campaign_id));
     uint64_t now = td_mono_ms();
-    char key[96];
 
     /* Not more often than a look: mails of one campaign may differ in which relays they fit. */
-    if (!campaign || campaign->held == held || now - campaign->held_ms < LOOK_MS)
+    if (!campaign || is_same(campaign->held, why) || now - campaign->held_ms < LOOK_MS)
         return;
-    campaign->held = held;
-    campaign->held_ms = now;
-    totals_key(key, sizeof(key), campaign);
-    if (held)
-        td_redis_command(campaigns->redis,
-                         (struct td_arg[]){TD_ARG_STR("HSET"), TD_ARG_STR(key), TD_ARG_STR("held"), TD_ARG_STR("bounces")}, 4, NULL,
-                         NULL);
-    else
-        td_redis_command(campaigns->redis, (struct td_arg[]){TD_ARG_STR("HDEL"), TD_ARG_STR(key), TD_ARG_STR("held")}, 3, NULL, NULL);
-    td_log(held ? TD_WARN : TD_INFO, held ? "campaign.held" : "campaign.released", "campaign=%s reason=bounces.ceiling", campaign->id);
-    campaigns->ops->held(campaigns->user, campaign->id, held);
+    set_held(campaign, why, now);
+}
+
+void campaigns_release(struct campaigns *campaigns)
+{
+    struct campaign *campaign;
+    size_t cursor = 0;
+
+    while ((campaign = td_map_next(campaigns->map, &cursor)))
+        if (is_same(campaign->held, HELD_RELAYS))
+            set_held(campaign, NULL, td_mono_ms());
 }
 
 uint64_t campaigns_held_ms(const struct campaigns *campaigns, const char *campaign_id)
@@ -241,9 +288,9 @@ void campaigns_tick(struct campaigns *campaigns)
     size_t cursor = 0;
 
     while ((campaign = td_map_next(campaigns->map, &cursor))) {
-        if (now - campaign->asked_ms < ACTIVE_MS && now - campaign->looked_ms >= LOOK_MS && !campaign->looking)
+        if ((now - campaign->asked_ms < ACTIVE_MS || campaign->held) && now - campaign->looked_ms >= LOOK_MS && !campaign->looking)
             look(campaign, now);
-        if (now - campaign->asked_ms > FORGET_MS && !campaign->looking && !is_telling(campaign))
+        if (now - campaign->asked_ms > (campaign->held ? 3 : 1) * FORGET_MS && !campaign->looking && !is_telling(campaign))
             old = campaign;
     }
     if (old) { /* one a tick: the map must not change under the walk */

@@ -14,6 +14,10 @@
 /* Of a campaign that names none (submission.proto: 0). */
 enum { CAMPAIGN_CEILING_PER_10000 = 500 };
 
+/* Why a campaign is held: field `held` of the totals, for people and for rendering, which then renders next to nothing. */
+#define HELD_BOUNCES "bounces" /* it has left every relay of its route: an operator must look */
+#define HELD_RELAYS "relays"   /* a relay of its route has stopped bulk, the others too or it has left them: goes on by itself */
+
 struct campaigns;
 
 struct campaigns_ops {
@@ -29,8 +33,10 @@ struct campaigns *campaigns_new(struct td_redis *redis, const struct td_settings
 void campaigns_free(struct campaigns *campaigns);
 /** @param ceiling_per_10000  0: the default */
 bool campaigns_fit(struct campaigns *campaigns, size_t relay, const char *campaign_id, uint32_t ceiling_per_10000);
-/** Whether it has relays left that may take it; once this has changed it is told, and kept in the totals' field `held`. */
-void campaigns_hold(struct campaigns *campaigns, const char *campaign_id, bool held);
+/** Whether it has relays left that may take it (why NULL), else HELD_...; a change is told, and kept in the totals' field `held`. */
+void campaigns_hold(struct campaigns *campaigns, const char *campaign_id, const char *why);
+/** A relay takes bulk again: those held for HELD_RELAYS are held no more, until their next mail says otherwise. */
+void campaigns_release(struct campaigns *campaigns);
 /** How long it has been held here, ms; 0: it is not. */
 uint64_t campaigns_held_ms(const struct campaigns *campaigns, const char *campaign_id);
 /** Call a few times a second: looks totals up again, forgets campaigns nobody asks for. */

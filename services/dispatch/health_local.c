@@ -17,6 +17,7 @@ enum {
     FEW = 3,
     FEW_MS = 3000,
     CUT_MS = 500,
+    HOLD_MS = 2000,
     GRANT_MS = 1000, /* one a second: 5 a second for the fleet, shared by about as many */
     EXHAUSTED_MS = 3600000
 };
@@ -39,15 +40,21 @@ static void enter(struct local_health *local, enum relay_state state, const char
 
 static void open_relay(struct local_health *local, const char *reason, uint64_t now)
 {
-    if (local->opens < OPENS_MAX)
+    if (!local->eager && local->opens < OPENS_MAX)
         local->opens++;
     local->till = now + td_backoff_ms(local->opens, local->probe_ms, local->probe_max_ms);
+    if (local->eager && local->due > now)
+        local->till = local->due; /* as planned, had it not been tried early */
+    local->eager = false;
+    local->opened_at = now;
     local->factor = 1;
     enter(local, RELAY_OPEN, reason);
 }
 
 static void half_open(struct local_health *local, unsigned probes, uint64_t now)
 {
+    local->eager = local->state == RELAY_OPEN && local->till > now;
+    local->due = local->till;
     local->probes = probes;
     local->probe_out = false;
     local->trial_at = now;
@@ -58,7 +65,7 @@ static void half_open(struct local_health *local, unsigned probes, uint64_t now)
 void local_seed(struct local_health *local, const struct relay_view *view, uint64_t now_ms)
 {
     local->opens = 0;
-    local->found_down = false;
+    local->found_down = local->eager = false;
     local->row_count = 0;
     local->last_ok = 0;
     local->closed_at = 0;
@@ -135,7 +142,7 @@ static void judge(struct local_health *local, enum health_kind kind, bool connec
 static void close_relay(struct local_health *local, uint64_t now)
 {
     local->closed_at = now;
-    local->found_down = false;
+    local->found_down = local->eager = false;
     local->factor = 1;
     enter(local, RELAY_CLOSED, "well.ramp");
 }
@@ -159,9 +166,11 @@ void local_count(struct local_health *local, enum health_kind kind, bool connect
     }
 }
 
-bool local_tick(struct local_health *local, uint64_t now_ms)
+bool local_tick(struct local_health *local, bool hold, uint64_t now_ms)
 {
-    if ((local->state == RELAY_OPEN || local->state == RELAY_EXHAUSTED) && now_ms >= local->till)
+    bool early = hold && local->state == RELAY_OPEN && now_ms - local->opened_at >= HOLD_MS;
+
+    if (((local->state == RELAY_OPEN || local->state == RELAY_EXHAUSTED) && now_ms >= local->till) || early)
         half_open(local, local->state == RELAY_OPEN ? 0 : PROBES, now_ms);
     if (local->state == RELAY_LIMITED) {
         local->factor += CREEP_PER_MS * (double)(now_ms - local->factor_at);

@@ -143,6 +143,7 @@ void *mail_outcome(const struct mail *mail, Tandem__Mail__V1__RecipientResult re
     rcpt.reason = (char *)(uintptr_t)reason;
     rcpt.address_hash = mail->msg->address_hash;
     rcpt.relay_message_id = id;
+    rcpt.hard_refusal = mail->hard_refusal && result == TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_REFUSED;
     outcome.campaign_id = mail->msg->campaign_id;
     outcome.index = mail->msg->index;
     outcome.at_unix_ms = now_wall_ms;

@@ -59,8 +59,9 @@ struct mail {
     bool parked;     /* DELAYED until Redis is back, which was not asked about it yet */
     bool unbegin;    /* DELAYED because Redis is away: next `tried` is to be cleared */
     bool retrying;   /* DELAYED because Redis is away: next comes the retry topic */
-    bool set_aside;  /* its campaign is held: out of the way of others, by a retry topic, without an attempt */
+    bool set_aside;  /* its campaign is held or paused: out of the way of others, by a retry topic, without an attempt */
     bool twin;       /* DELAYED until the other copy of the same mail in this process has ended */
+    bool hard_refusal; /* the relay says that the address takes no mail */
     bool orphan;     /* its lane went away while a relay had it: no offset any more, but an outcome */
     int64_t due_ms;  /* DELAYED: wall clock */
     struct mail *lane_prev, *lane_next; /* all mails of the lane */

@@ -9,10 +9,11 @@
 #include <string.h>
 
 #include "campaign.h"
+#include "hours.h"
 #include "tandem/ledger.h"
 #include "tandem/log.h"
 
-enum { GATHER_MS = 2, AGAIN_MS = 100, OWED_MAX = 2000000 };
+enum { GATHER_MS = 2, AGAIN_MS = 100, OWED_MAX = 2000000, HOURS_MS = 250 };
 
 struct end {
     struct end *next;
@@ -45,7 +46,8 @@ struct outcomes {
     struct td_kafka_out *out;
     struct outcomes_ops ops;
     void *user;
-    uv_timer_t *timer;
+    uv_timer_t *timer, *hours_timer;
+    struct hours *hours;
     struct end_list waiting, stuck, published, owed; /* stuck: the producer's queue was full or a delivery failed */
     size_t busy, calls; /* calls: scripts and deliveries whose callbacks are to come */
     bool told_full;
@@ -201,9 +203,10 @@ static void on_ledger(void *user, const struct td_reply *reply, const struct td_
 {
     struct batch *batch = user;
     struct end *end;
-    size_t other = 1;
+    size_t other = TD_ENDED_OTHERS;
 
     batch->owner->calls--;
+    hours_note(batch->owner->hours, batch->ends.first->campaign_id, td_reply_at(reply, TD_ENDED_HOURS));
     for (long long at = 0; (end = list_pop(&batch->ends)); at++) {
         /* Another owner ended it otherwise, while we were thought dead: its word stands. */
         if (reply && other < td_reply_count(reply) && td_reply_int(td_reply_at(reply, other)) == at) {
@@ -279,8 +282,8 @@ static void on_written_back(void *user, const struct td_reply *reply, const stru
     struct outcomes *o = batch->owner;
     struct end *end;
 
-    (void)reply;
     o->calls--;
+    hours_note(o->hours, batch->ends.first->campaign_id, td_reply_at(reply, TD_ENDED_HOURS));
     while ((end = list_pop(&batch->ends))) {
         end->owed = err != NULL;
         list_push(err ? &o->owed : &o->published, end);
@@ -317,6 +320,13 @@ static void on_timer(uv_timer_t *timer)
     flush_published(o);
 }
 
+static void on_hours(uv_timer_t *timer)
+{
+    struct outcomes *o = timer->data;
+
+    hours_flush(o->hours);
+}
+
 static void arm(struct outcomes *o, uint64_t ms)
 {
     if (!uv_is_active((uv_handle_t *)o->timer) || uv_timer_get_due_in(o->timer) > ms)
@@ -328,14 +338,25 @@ int outcomes_new(uv_loop_t *loop, struct td_redis *redis, struct td_kafka_out *o
 {
     struct outcomes *o = calloc(1, sizeof(*o));
 
-    if (o)
+    if (o) {
         o->timer = malloc(sizeof(*o->timer));
-    if (!o || !o->timer) {
+        o->hours_timer = malloc(sizeof(*o->hours_timer));
+        o->hours = hours_new(redis);
+    }
+    if (!o || !o->timer || !o->hours_timer || !o->hours) {
+        if (o) {
+            free(o->timer);
+            free(o->hours_timer);
+            hours_free(o->hours);
+        }
         free(o);
         return td_fail(reterr, TD_ENOMEM, "outcomes");
     }
     uv_timer_init(loop, o->timer);
     o->timer->data = o;
+    uv_timer_init(loop, o->hours_timer);
+    o->hours_timer->data = o;
+    uv_timer_start(o->hours_timer, on_hours, HOURS_MS, HOURS_MS);
     o->redis = redis;
     o->out = out;
     o->ops = *ops;
@@ -354,6 +375,8 @@ void outcomes_free(struct outcomes *o)
     if (!o)
         return;
     uv_close((uv_handle_t *)o->timer, on_timer_closed);
+    uv_close((uv_handle_t *)o->hours_timer, on_timer_closed);
+    hours_free(o->hours);
     list_clear(&o->waiting);
     list_clear(&o->stuck);
     list_clear(&o->owed);
@@ -401,6 +424,11 @@ void outcomes_again(struct outcomes *o, struct mail *mail, const void *packed, s
         abort();
     memcpy(copy, packed, packed_len);
     publish(end_new(o, mail, copy, packed_len));
+}
+
+void outcomes_tell(struct outcomes *o)
+{
+    hours_flush(o->hours);
 }
 
 void outcomes_redis_up(struct outcomes *o)

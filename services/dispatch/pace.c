@@ -99,6 +99,13 @@ static void arm(struct relay *relay, uint64_t now)
     uv_timer_start(&relay->timer, on_timer, at > now ? (at - now + 999) / 1000 : 0, 0);
 }
 
+unsigned pace_members(const struct pace *pace, size_t relay)
+{
+    unsigned members = pace->relay[relay].members;
+
+    return members ? members : 1;
+}
+
 /* ---- Redis away ---- */
 
 static void lease_alone(struct relay *relay, uint32_t want, uint64_t now)

@@ -32,4 +32,7 @@ void pace_factor(struct pace *pace, size_t relay, double factor);
  * the next slot is more than max_wait_us away. */
 bool pace_full(const struct pace *pace, size_t relay, uint64_t max_wait_us);
 
+/** How many dispatchers share this relay's rate, as far as is known: at least 1. */
+unsigned pace_members(const struct pace *pace, size_t relay);
+
 #endif /* PACE_H */

@@ -4,15 +4,18 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "health_campaign.h"
 #include "pace.h"
 #include "reply_rules.h"
 #include "tandem/clock.h"
+#include "tandem/gcra.h"
 #include "tandem/log.h"
 #include "tandem/token.h"
 
 enum {
     OVERFLOW_WAIT_US = 50000,        /* a limited relay whose next slot is further away lets mail flow on */
-    MAILS_PER_S_OF_A_CONNECTION = 10 /* about, so that a few are made at once when mail begins */
+    MAILS_PER_S_OF_A_CONNECTION = 10, /* about, so that a few are made at once when mail begins */
+    THROTTLED_SHARE = 2500            /* per 10,000: bulk's part of a relay that throttles it, of mails and of its rate */
 };
 
 struct relay {
@@ -21,7 +24,8 @@ struct relay {
     const struct td_relay_settings *settings;
     struct reply_rules *rules; /* NULL: the built-in ones alone */
     struct pool *pool;
-    struct td_metric *state, *failovers, *left;
+    struct td_gcra spare; /* what bulk may have beyond its part while this relay throttles it and no other is fit */
+    struct td_metric *state, *failovers, *left, *bounce_level, *bounce_ratio;
 };
 
 struct relays {
@@ -123,6 +127,18 @@ static void on_changed(void *user, size_t i, enum relay_state from, const struct
     relays->ops.moved(relays->user);
 }
 
+static void on_bounces(void *user, size_t i, enum bounce_level from, const struct relay_view *view, bool first)
+{
+    struct relays *relays = user;
+    struct relay *r = &relays->relay[i];
+
+    td_metric_set(r->bounce_level, view->bounce_level);
+    if (view->bounce_level == BOUNCES_STOP)
+        pool_give_back(r->pool); /* mails that wait for its connections; express among them comes again at once */
+    relays->ops.bounces(relays->user, r->settings->name, from, view, first);
+    relays->ops.moved(relays->user);
+}
+
 static void on_campaign_left(void *user, size_t i, const char *campaign_id, const char *evidence)
 {
     struct relays *relays = user;
@@ -179,6 +195,10 @@ static int relay_open(struct relays *relays, uv_loop_t *loop, size_t i, struct t
                              "Times mail left this relay because it was unfit", labels);
     r->left = td_metric(relays->metrics, TD_COUNTER, "tandem_dispatch_campaigns_left_total",
                         "Campaigns that left this relay because they bounced too much there", labels);
+    r->bounce_level = td_metric(relays->metrics, TD_GAUGE, "tandem_dispatch_relay_bounce_level",
+                                "By bounces of all campaigns: 0 well, 1 warn, 2 bulk throttled, 3 bulk stopped", labels);
+    r->bounce_ratio = td_metric(relays->metrics, TD_GAUGE, "tandem_dispatch_relay_bounce_ratio",
+                                "Hard bounces of 24 hours as a part of the mails taken, at the last look", labels);
     rc = reply_rules_of(relays->settings, r->settings, &r->rules, reterr);
     if (rc == TD_OK)
         rc = pool_new(loop, r->settings, relays->metrics, &ops, r, &r->pool, reterr);
@@ -190,7 +210,7 @@ static int relay_open(struct relays *relays, uv_loop_t *loop, size_t i, struct t
 int relays_new(uv_loop_t *loop, const struct td_settings *settings, struct td_redis *redis, struct td_metrics *metrics,
                const struct relays_ops *ops, void *user, struct relays **ret, struct td_err *reterr)
 {
-    static const struct health_ops health_ops = {on_changed, on_probe, on_campaign_left, on_campaign_held};
+    static const struct health_ops health_ops = {on_changed, on_bounces, on_probe, on_campaign_left, on_campaign_held};
     struct relays *relays = calloc(1, sizeof(*relays));
     int rc = TD_OK;
 
@@ -202,7 +222,7 @@ int relays_new(uv_loop_t *loop, const struct td_settings *settings, struct td_re
     relays->user = user;
     relays->count = settings->relay_count;
     relays->campaigns_held = td_metric(metrics, TD_GAUGE, "tandem_dispatch_campaigns_held",
-                                       "Campaigns that bounced too much at every relay of their route", "");
+                                       "Campaigns without a relay: it bounced too much at each, or bulk is stopped there", "");
     for (size_t i = 0; i < relays->count && rc == TD_OK; i++)
         rc = relay_open(relays, loop, i, reterr);
     if (rc == TD_OK)
@@ -276,53 +296,88 @@ bool relays_left(const struct relays *relays, const struct mail *mail)
     return false;
 }
 
-/* bounces: its campaign bounces too much there. */
-static struct route_relay look(struct relays *relays, const struct mail *mail, size_t i, uint64_t now_ms, bool *bounces)
+/* When no rate is known: about what its connections carry. */
+static double spare_per_s(const struct relays *relays, const struct relay *r)
+{
+    double per_s = r->settings->max_mails_per_s > 0
+                       ? (double)r->settings->max_mails_per_s / pace_members(relays->pace, r->index)
+                       : (double)(r->settings->max_connections * MAILS_PER_S_OF_A_CONNECTION);
+
+    return per_s * THROTTLED_SHARE / 10000;
+}
+
+static void throttle(const struct relay *r, const struct relay_view *view, struct route_relay *fit)
+{
+    fit->throttled = view->bounce_level == BOUNCES_THROTTLE;
+    if (!fit->throttled)
+        return;
+    fit->share = fit->share < THROTTLED_SHARE ? fit->share : THROTTLED_SHARE;
+    fit->spare = r->spare.tat_us <= td_mono_us();
+}
+
+/* why: HELD_..., when bounces keep it from this relay; else NULL. */
+static struct route_relay look(struct relays *relays, const struct mail *mail, size_t i, uint64_t now_ms, const char **why)
 {
     const Tandem__Internal__V1__OutboundMessage *msg = mail->msg;
     struct route_relay fit = {.never = true};
     const struct relay_view *view;
     const struct relay *r;
+    bool bulk = msg->class_ != TANDEM__MAIL__V1__CAMPAIGN_CLASS__CAMPAIGN_CLASS_EXPRESS;
 
     if (i == TD_RELAYS_MAX)
         return fit;
     r = &relays->relay[i];
     view = health_view(relays->health, i);
     fit.never = !may_ever(relays, mail, i);
-    *bounces = !health_campaign_fit(relays->health, i, msg->campaign_id, msg->bounce_ceiling_per_10000);
+    if (!health_campaign_fit(relays->health, i, msg->campaign_id, msg->bounce_ceiling_per_10000))
+        *why = HELD_BOUNCES;
+    else if (bulk && view->bounce_level == BOUNCES_STOP)
+        *why = HELD_RELAYS;
     fit.avoided = (mail->pinned >= 0 && (size_t)mail->pinned != i) ||
-                  ((mail->avoid >> i & 1) && now_ms < mail->avoid_until_ms) || *bounces;
+                  ((mail->avoid >> i & 1) && now_ms < mail->avoid_until_ms) || *why;
     fit.well = view->state == RELAY_CLOSED || view->state == RELAY_LIMITED;
     fit.limited = view->state == RELAY_LIMITED;
     fit.grant = !fit.well && view->grants > 0; /* half-open, and the rare mail that finds out when a pause is over */
     fit.share = view->share >= 1 ? 10000 : view->share <= 0 ? 0 : (uint32_t)(view->share * 10000);
     fit.room = pool_room(r->pool) > 0 &&
                !(fit.limited && pace_full(relays->pace, i, OVERFLOW_WAIT_US));
+    if (bulk)
+        throttle(r, view, &fit);
     return fit;
 }
 
-static enum route_answer choose(struct relays *relays, const struct mail *mail, size_t *ret_relay, bool *ret_grant)
+struct choice {
+    size_t relay;
+    bool grant; /* half-open: takes one of its mails */
+    bool spare; /* throttled: takes a slot beyond bulk's part */
+};
+
+static enum route_answer choose(struct relays *relays, const struct mail *mail, struct choice *ret)
 {
     struct route_relay fit[TD_RELAYS_MAX];
     size_t index[TD_RELAYS_MAX], n = mail->msg->n_route, chosen = 0, may = 0, left = 0;
     uint64_t now_ms = td_mono_ms();
     enum route_answer answer;
+    const char *held = NULL;
 
     if (n > TD_RELAYS_MAX) /* mail_new has refused it */
         return ROUTE_NEVER;
     for (size_t k = 0; k < n; k++) {
-        bool bounces = false;
+        const char *why = NULL;
 
         index[k] = find(relays, mail->msg->route[k]);
-        fit[k] = look(relays, mail, index[k], now_ms, &bounces);
+        fit[k] = look(relays, mail, index[k], now_ms, &why);
         may += !fit[k].never;
-        left += !fit[k].never && !bounces;
+        left += !fit[k].never && !why;
+        if (!fit[k].never && why && (!held || strcmp(held, HELD_BOUNCES) == 0))
+            held = why;
     }
-    health_campaign_hold(relays->health, mail->msg->campaign_id, may > 0 && left == 0);
+    health_campaign_hold(relays->health, mail->msg->campaign_id, may > 0 && left == 0 ? held : NULL);
     answer = route_choose(fit, n, mail->dice, &chosen);
     if (answer == ROUTE_SEND) {
-        *ret_relay = index[chosen];
-        *ret_grant = fit[chosen].grant;
+        ret->relay = index[chosen];
+        ret->grant = fit[chosen].grant;
+        ret->spare = !ret->grant && fit[chosen].throttled && mail->dice >= fit[chosen].share;
     }
     return answer;
 }
@@ -334,10 +389,9 @@ uint64_t relays_held_ms(const struct relays *relays, const struct mail *mail)
 
 enum route_answer relays_look(struct relays *relays, const struct mail *mail)
 {
-    size_t relay;
-    bool grant;
+    struct choice choice;
 
-    return choose(relays, mail, &relay, &grant);
+    return choose(relays, mail, &choice);
 }
 
 /* A slot is a moment for sending: taken while connections are still to be made, mails would wait for them and then come
@@ -355,15 +409,20 @@ static bool is_cold(struct relay *r)
 enum route_answer relays_choose(struct relays *relays, const struct mail *mail, size_t *ret_relay)
 {
     enum route_answer answer;
-    bool grant = false;
+    struct choice choice = {0};
+    struct relay *r;
 
-    answer = choose(relays, mail, ret_relay, &grant);
+    answer = choose(relays, mail, &choice);
     if (answer != ROUTE_SEND)
         return answer;
-    if (is_cold(&relays->relay[*ret_relay]) || pace_take(relays->pace, *ret_relay) > 0)
+    r = &relays->relay[choice.relay];
+    if (is_cold(r) || pace_take(relays->pace, choice.relay) > 0)
         return ROUTE_WAIT;
-    if (grant && !health_take_grant(relays->health, *ret_relay))
+    if (choice.grant && !health_take_grant(relays->health, choice.relay))
         return ROUTE_WAIT;
+    if (choice.spare)
+        td_gcra_take(&r->spare, spare_per_s(relays, r), 1, 0, td_mono_us(), &(uint64_t){0});
+    *ret_relay = choice.relay;
     return ROUTE_SEND;
 }
 

@@ -15,6 +15,8 @@ struct relays_ops {
     void (*moved)(void *user);
     /** first: this process made the change and tells the others. */
     void (*changed)(void *user, const char *relay, enum relay_state from, const struct relay_view *view, bool first);
+    /** What bulk may do there changed. first: as above. */
+    void (*bounces)(void *user, const char *relay, enum bounce_level from, const struct relay_view *view, bool first);
     /** A campaign bounces too much there and leaves this relay; told by one process of the fleet. */
     void (*campaign_left)(void *user, const char *relay, const char *campaign_id, const char *evidence);
 };
@@ -31,7 +33,7 @@ enum route_answer relays_choose(struct relays *relays, const struct mail *mail, 
 bool relays_left(const struct relays *relays, const struct mail *mail);
 /** What relays_choose would say, without taking anything. */
 enum route_answer relays_look(struct relays *relays, const struct mail *mail);
-/** How long its campaign has had no relay of its route, for its bounces, ms; 0: it has one. As of the last relays_look. */
+/** How long its campaign has had no relay of its route, for bounces, its own or a relay's, ms; 0: it has one. As of the last relays_look. */
 uint64_t relays_held_ms(const struct relays *relays, const struct mail *mail);
 /** Connections that are up, to all relays together. */
 size_t relays_connections(const struct relays *relays);

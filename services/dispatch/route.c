@@ -1,7 +1,7 @@
 #include "route.h"
 
-/* The first well relay whose ramp admits this mail. Where it has no room: a limited one is passed over (its mail flows
- * on), any other is waited for, since the order of the route is the operator's wish. */
+/* The first well relay whose share admits this mail. Where it has no room: a limited one is passed over (its mail flows
+ * on), as is a throttled one for what is beyond its part; any other is waited for, since the order of the route is the operator's wish. */
 static enum route_answer first_fit(const struct route_relay *relays, size_t count, uint32_t dice, bool ignore_ramp,
                                    size_t *relay)
 {
@@ -9,6 +9,7 @@ static enum route_answer first_fit(const struct route_relay *relays, size_t coun
 
     for (size_t i = 0; i < count; i++) {
         const struct route_relay *r = &relays[i];
+        bool beyond = dice >= r->share, room = r->room && (!beyond || !r->throttled || r->spare);
 
         if (r->never || r->avoided)
             continue;
@@ -16,9 +17,9 @@ static enum route_answer first_fit(const struct route_relay *relays, size_t coun
             *relay = i;
             return ROUTE_SEND;
         }
-        if (!r->well || r->share == 0 || (dice >= r->share && !ignore_ramp))
+        if (!r->well || r->share == 0 || (beyond && !ignore_ramp))
             continue;
-        if (r->room) {
+        if (room) {
             *relay = i;
             return ROUTE_SEND;
         }
@@ -26,7 +27,7 @@ static enum route_answer first_fit(const struct route_relay *relays, size_t coun
             *relay = i;
             best = ROUTE_WAIT;
         }
-        if (!r->limited)
+        if (!r->limited && !(beyond && r->throttled))
             return ROUTE_WAIT;
     }
     return best;
@@ -39,7 +40,7 @@ enum route_answer route_choose(const struct route_relay *relays, size_t count, u
 
     if (answer != ROUTE_HOLD)
         return answer;
-    /* Nobody else is fit: then a relay that is still ramping up takes all. */
+    /* Nobody else is fit: then a relay that is still ramping up takes all, a throttled one what it may have besides. */
     answer = first_fit(relays, count, dice, true, relay);
     if (answer != ROUTE_HOLD)
         return answer;

@@ -14,7 +14,10 @@ struct route_relay {
     bool limited;   /* what it cannot take at once flows on to the next relay */
     bool grant;     /* half-open: one trial mail may go */
     bool room;      /* a connection and a slot are free now */
-    uint32_t share; /* 0..10000: part of the mail it may get while it ramps up */
+    bool throttled; /* this mail is bulk, of which the relay gets a part: share; what is beyond it flows on, and where no other
+                       relay is fit it may have `spare` */
+    bool spare;     /* throttled: a slot for what is beyond its part is free now */
+    uint32_t share; /* 0..10000: part of the mail it may get while it ramps up or is throttled */
 };
 
 enum route_answer {

@@ -134,6 +134,24 @@ static void publish_change(struct dispatch *d, Tandem__Mail__V1__RelayChange *ch
     free(packed);
 }
 
+/* The relay's state stays what it is: this is about bulk mail alone. */
+static void on_relay_bounces(void *user, const char *relay, enum bounce_level from, const struct relay_view *view, bool first)
+{
+    static const char *const reason[] = {"bounces.fell", "bounces.warn", "bounces.throttle", "bounces.stop"};
+    Tandem__Mail__V1__RelayChange change = TANDEM__MAIL__V1__RELAY_CHANGE__INIT;
+    char key[64];
+
+    if (!first)
+        return;
+    change.relay = (char *)(uintptr_t)relay;
+    change.from_state = change.to_state = (char *)(uintptr_t)relay_state_name(view->state);
+    change.epoch = view->epoch;
+    change.reason = (char *)(uintptr_t)(view->bounce_level < from ? reason[0] : reason[view->bounce_level]);
+    change.evidence = (char *)(uintptr_t)view->bounces;
+    snprintf(key, sizeof(key), "relay/%s", relay);
+    publish_change(user, &change, key);
+}
+
 /* The ledger's `tripped` field is the state; this tells others of it. */
 static void on_campaign_left(void *user, const char *relay, const char *campaign_id, const char *evidence)
 {
@@ -278,7 +296,7 @@ static void dispatch_free(void *state)
 static int dispatch_open(struct dispatch *d, struct td_err *reterr)
 {
     static const struct td_kafka_in_ops in_ops = {on_record, on_assigned, on_revoked, on_fatal};
-    static const struct relays_ops relay_ops = {on_attempted, on_moved, on_relay_changed, on_campaign_left};
+    static const struct relays_ops relay_ops = {on_attempted, on_moved, on_relay_changed, on_relay_bounces, on_campaign_left};
     static const struct outcomes_ops out_ops = {on_durable, on_out_fatal};
     uv_loop_t *loop = d->app->loop;
     const struct td_settings *s = d->settings;
@@ -356,6 +374,7 @@ static void on_in_stopped(void *user)
 {
     struct dispatch *d = user;
 
+    outcomes_tell(d->outcomes);
     relays_stop(d->relays, on_pools_closed, d);
 }
 

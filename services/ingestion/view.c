@@ -55,6 +55,7 @@ struct gathered {
         char relay[RELAY_MAX];
         bool has_hash;
         uint8_t hash[TD_HASH_BYTES];
+        int64_t at_unix_ms;
     } fact[TD_LEDGER_BATCH];
 };
 
@@ -82,6 +83,7 @@ struct view {
 struct call {
     struct view *view;
     unsigned attempt;
+    char campaign_id[TD_CAMPAIGN_ID_MAX + 1]; /* "" when it is about none */
 };
 
 static void stage_begin(struct view *v, enum stage stage);
@@ -131,12 +133,13 @@ static void begin(struct view *v)
 
 /* ---- to Redis ---- */
 
-static struct call *call_new(struct view *v)
+static struct call *call_new(struct view *v, const char *campaign_id)
 {
     struct call *call = malloc(sizeof(*call));
 
     if (call) {
-        *call = (struct call){v, v->attempt};
+        *call = (struct call){.view = v, .attempt = v->attempt};
+        snprintf(call->campaign_id, sizeof(call->campaign_id), "%s", campaign_id);
         v->calls++;
     }
     return call;
@@ -154,25 +157,6 @@ static void hold_check(struct view *v)
     td_kafka_follow_hold(v->follow, hold);
 }
 
-static void on_restored(void *user, const struct td_reply *reply, const struct td_err *err)
-{
-    struct call *call = user;
-    struct view *v = call->view;
-    bool old = call->attempt != v->attempt;
-
-    free(call);
-    if (old)
-        return;
-    v->calls--;
-    if (err) {
-        give_up(v, err->text);
-        return;
-    }
-    v->facts += (uint64_t)td_reply_int(reply);
-    hold_check(v);
-    proceed(v);
-}
-
 /* rc: what the call returned that was to answer `call`. */
 static void called(struct view *v, struct call *call, int rc)
 {
@@ -185,6 +169,56 @@ static void called(struct view *v, struct call *call, int rc)
         give_up(v, "out of memory");
 }
 
+static void on_told(void *user, const struct td_reply *reply, const struct td_err *err);
+
+/* The relays' bounce rates are rebuilt, too: each is told what this campaign has. */
+static void tell_hours(struct view *v, const char *campaign_id, const struct td_reply *hours)
+{
+    for (size_t i = 0; i < td_reply_count(hours) && v->open; i++) {
+        struct call *call = call_new(v, campaign_id);
+
+        if (!call)
+            give_up(v, "out of memory");
+        else
+            called(v, call,
+                   td_relay_count(v->redis, campaign_id, td_reply_str(td_reply_at(hours, i), NULL), on_told, call));
+    }
+}
+
+static void answered(struct call *call, long long facts, const struct td_reply *hours, const struct td_err *err)
+{
+    struct view *v = call->view;
+
+    if (call->attempt == v->attempt) {
+        v->calls--;
+        if (err) {
+            give_up(v, err->text);
+        } else {
+            v->facts += (uint64_t)facts;
+            tell_hours(v, call->campaign_id, hours);
+            hold_check(v);
+            proceed(v);
+        }
+    }
+    free(call);
+}
+
+static void on_told(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    (void)reply;
+    answered(user, 0, NULL, err);
+}
+
+static void on_restored(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    answered(user, td_reply_int(td_reply_at(reply, 0)), td_reply_at(reply, 1), err);
+}
+
+static void on_suppressed(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    answered(user, td_reply_int(reply), NULL, err);
+}
+
 static void send_batch(struct view *v, struct gathered *g)
 {
     const struct known_campaign *known = campaigns_find(v->campaigns, g->campaign_id);
@@ -195,8 +229,8 @@ static void send_batch(struct view *v, struct gathered *g)
 
     for (size_t i = 0; i < count; i++)
         fact[i] = (struct td_fact){g->fact[i].index, g->fact[i].what, g->fact[i].relay,
-                                   g->fact[i].has_hash ? g->fact[i].hash : NULL};
-    call = call_new(v);
+                                   g->fact[i].has_hash ? g->fact[i].hash : NULL, g->fact[i].at_unix_ms};
+    call = call_new(v, g->campaign_id);
     g->count = 0;
     if (!call)
         give_up(v, "out of memory");
@@ -234,7 +268,7 @@ static struct gathered *gathered_of(struct view *v, const char *campaign_id)
 }
 
 static void gather(struct view *v, const char *campaign_id, uint32_t index, const char *what, const char *relay,
-                   const ProtobufCBinaryData *hash)
+                   const ProtobufCBinaryData *hash, int64_t at_unix_ms)
 {
     struct gathered *g;
 
@@ -246,6 +280,7 @@ static void gather(struct view *v, const char *campaign_id, uint32_t index, cons
     g->fact[g->count].index = index;
     g->fact[g->count].what = what;
     snprintf(g->fact[g->count].relay, RELAY_MAX, "%s", relay);
+    g->fact[g->count].at_unix_ms = at_unix_ms;
     g->fact[g->count].has_hash = hash->len == TD_HASH_BYTES;
     if (hash->len == TD_HASH_BYTES)
         memcpy(g->fact[g->count].hash, hash->data, TD_HASH_BYTES);
@@ -260,13 +295,13 @@ static void take_suppression(struct view *v, const struct td_record *rec)
 
     if (rec->key_len != TD_HASH_BYTES)
         return;
-    call = call_new(v);
+    call = call_new(v, "");
     if (!call)
         give_up(v, "out of memory");
     else
         called(v, call,
-               rec->value ? td_suppression_add(v->redis, rec->key, on_restored, call)
-                          : td_suppression_remove(v->redis, rec->key, on_restored, call));
+               rec->value ? td_suppression_add(v->redis, rec->key, on_suppressed, call)
+                          : td_suppression_remove(v->redis, rec->key, on_suppressed, call));
 }
 
 static void take_chunk(struct view *v, const struct td_record *rec)
@@ -278,7 +313,8 @@ static void take_chunk(struct view *v, const struct td_record *rec)
                    (ProtobufCMessage **)&chunk, NULL) < 0)
         return; /* rendering has put it aside, too */
     for (size_t i = 0; i < chunk->n_recipients; i++)
-        gather(v, chunk->campaign_id, chunk->recipients[i]->index, "", "", &chunk->recipients[i]->address_hash);
+        gather(v, chunk->campaign_id, chunk->recipients[i]->index, "", "", &chunk->recipients[i]->address_hash,
+               0);
 }
 
 static void take_outcome(struct view *v, const struct td_record *rec)
@@ -288,6 +324,7 @@ static void take_outcome(struct view *v, const struct td_record *rec)
     /* As bounce counts them: what is neither about the address nor about its mailbox is a block. */
     static const char *const classes[] = {NULL, "hard", "soft", "block", "block", "block", "block"};
     Tandem__Mail__V1__Outcome *outcome;
+    const char *relay;
     size_t at;
 
     if (td_pb_read(&tandem__mail__v1__outcome__descriptor, rec->value, rec->len, v->arena,
@@ -296,14 +333,19 @@ static void take_outcome(struct view *v, const struct td_record *rec)
     if (outcome->kind_case == TANDEM__MAIL__V1__OUTCOME__KIND_RECIPIENT) {
         v->any_mail = true;
         at = (size_t)outcome->recipient->result;
+        /* As dispatch tells the ledger: the relay counts where it took the mail, or refused the address itself. */
+        relay = at == (size_t)TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_ACCEPTED ||
+                        outcome->recipient->hard_refusal
+                    ? outcome->recipient->relay
+                    : "";
         if (at < sizeof(results) / sizeof(results[0]) && results[at])
-            gather(v, outcome->campaign_id, outcome->index, results[at], outcome->recipient->relay,
-                   &outcome->recipient->address_hash);
+            gather(v, outcome->campaign_id, outcome->index, results[at], relay, &outcome->recipient->address_hash,
+                   outcome->at_unix_ms);
     } else if (outcome->kind_case == TANDEM__MAIL__V1__OUTCOME__KIND_BOUNCE) {
         at = (size_t)outcome->bounce->class_;
         if (at < sizeof(classes) / sizeof(classes[0]) && classes[at])
             gather(v, outcome->campaign_id, outcome->index, classes[at], outcome->bounce->relay,
-                   &outcome->bounce->address_hash);
+                   &outcome->bounce->address_hash, outcome->at_unix_ms);
     }
 }
 
@@ -383,7 +425,7 @@ static void on_published(void *user, const struct td_reply *reply, const struct 
 static void publish(struct view *v)
 {
     char mark[24 + sizeof(v->owner)];
-    struct call *call = call_new(v);
+    struct call *call = call_new(v, "");
 
     if (!call) {
         give_up(v, "out of memory");

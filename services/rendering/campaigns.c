@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "held.h"
 #include "tandem/buf.h"
 #include "tandem/clock.h"
 #include "tandem/id.h"
@@ -33,6 +34,7 @@ struct campaign {
     uint64_t used; /* the larger the later, for eviction */
     uint64_t retry_at_ms;
     enum campaign_step step;
+    struct held held;
 
     struct td_arena *arena; /* of content */
     Tandem__Internal__V1__CampaignContent *content;
@@ -52,6 +54,7 @@ struct campaigns {
     struct td_app *app;
     struct td_kafka_out *out;
     struct td_kafka_table *table;
+    struct td_redis *redis;
     void (*on_change)(void *user);
     void *user;
     struct campaign *first;
@@ -514,9 +517,28 @@ void campaigns_changed(struct campaigns *campaigns, const void *key, size_t key_
     step_to(c, CAMPAIGN_UNKNOWN);
 }
 
+static void got_held(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    struct campaign *c = user;
+    bool was = c->held.is;
+
+    c->answers_due--;
+    held_answer(&c->held, reply, err, td_mono_ms());
+    if (was == c->held.is)
+        return;
+    td_log(TD_INFO, c->held.is ? "campaign.held" : "campaign.released", "campaign=%s", c->id);
+    c->all->on_change(c->all->user);
+}
+
+bool campaign_may_render(struct campaign *campaign, uint64_t now_ms)
+{
+    return held_may_render(&campaign->held, now_ms);
+}
+
 void campaigns_tick(struct campaigns *campaigns, uint64_t now_ms)
 {
     for (struct campaign *c = campaigns->first; c; c = c->next) {
+        c->answers_due += c->refs > 0 && held_ask(&c->held, campaigns->redis, c->id, now_ms, got_held, c);
         if (!c->retry_at_ms || now_ms < c->retry_at_ms)
             continue;
         c->retry_at_ms = 0;
@@ -557,6 +579,11 @@ struct campaigns *campaigns_new(struct td_app *app, struct td_kafka_out *out, vo
     campaigns->compile_failures = td_metric(app->metrics, TD_COUNTER, "tandem_rendering_broken_campaigns_total",
                                             "Campaigns that could not be compiled.", "");
     return campaigns;
+}
+
+void campaigns_set_redis(struct campaigns *campaigns, struct td_redis *redis)
+{
+    campaigns->redis = redis;
 }
 
 void campaigns_set_table(struct campaigns *campaigns, struct td_kafka_table *table)

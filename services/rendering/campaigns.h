@@ -9,6 +9,7 @@
 #ifndef RENDERING_CAMPAIGNS_H
 #define RENDERING_CAMPAIGNS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,6 +17,7 @@
 #include "tandem/app.h"
 #include "tandem/internal/v1/content.pb-c.h"
 #include "tandem/kafka.h"
+#include "tandem/redis.h"
 
 enum campaign_step {
     CAMPAIGN_LOADING = 0,
@@ -32,6 +34,8 @@ struct campaign; /* opaque */
 /** @param on_change  called when a campaign took a step or its content changed */
 struct campaigns *campaigns_new(struct td_app *app, struct td_kafka_out *out, void (*on_change)(void *user),
                                 void *user);
+/** Where it is asked whether campaigns are held. */
+void campaigns_set_redis(struct campaigns *campaigns, struct td_redis *redis);
 /** The table that contents are read from; made after campaigns, since its on_change feeds campaigns_changed. */
 void campaigns_set_table(struct campaigns *campaigns, struct td_kafka_table *table);
 void campaigns_free(struct campaigns *campaigns); /* after the table and the producer; NULL is fine */
@@ -46,6 +50,8 @@ void campaigns_changed(struct campaigns *campaigns, const void *key, size_t key_
 /** Try again what failed; call every 200 ms or so. */
 void campaigns_tick(struct campaigns *campaigns, uint64_t now_ms);
 
+/** May a few of its mails be rendered now? Not while it is held for bounces: held.h. */
+bool campaign_may_render(struct campaign *campaign, uint64_t now_ms);
 enum campaign_step campaign_step(const struct campaign *campaign);
 /** NULL until it is loaded. Valid until the loop turns. */
 const Tandem__Internal__V1__CampaignContent *campaign_content(const struct campaign *campaign);

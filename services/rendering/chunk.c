@@ -484,7 +484,7 @@ static bool step_open(struct chunk *chunk)
         ended = end_rest(chunk, TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_EXPIRED, "campaign.deadline");
     else if (must_wait(content, wall_ms))
         return false;
-    if (ended || step != CAMPAIGN_READY)
+    if (ended || step != CAMPAIGN_READY || !campaign_may_render(chunk->campaign, td_mono_ms()))
         return ended;
     return render_some(chunk);
 }

@@ -287,6 +287,7 @@ static int make_parts(struct rendering *r, struct td_err *reterr)
     rc = td_kafka_table_new(loop, s, m, TD_T_CONTENTS, CONTENT_CACHE, on_content, r, &r->contents, reterr);
     if (rc < 0)
         return rc;
+    campaigns_set_redis(r->campaigns, r->redis);
     campaigns_set_table(r->campaigns, r->contents);
     return td_kafka_in_new(loop, s, m, "rendering", topics, 1, &in_ops, r, &r->in, reterr);
 }

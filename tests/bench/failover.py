@@ -184,7 +184,8 @@ def wilson_lower(hits, n, z=1.96):
     return (p + z * z / (2 * n) - z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5) / (1 + z * z / n)
 
 
-@case(**{**at_rate(200), "primary": ("--bounce-share", "20")})
+# Judged by its own bounces alone, not by the relay's of all campaigns.
+@case(**at_rate(200, bounce_warn="100%", bounce_throttle="100%", bounce_stop="100%"), primary=("--bounce-share", "20"))
 def bounce_trigger(stack):
     """A fifth of a campaign bounces at 200 mails a second: how many the primary still got after the ceiling (5 %) was
     provably crossed, at the sizes 100, 200, 400 ... at which it is tested."""

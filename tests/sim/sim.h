@@ -181,6 +181,7 @@ uint64_t sim_between(uint64_t low, uint64_t high); /* both included */
 bool sim_chance(unsigned per_1000);
 /** Is what current does now seen by the outside? false: it dies before that. */
 bool sim_effect(void);
+size_t sim_memory_left(const struct proc *proc); /* blocks that its code has not freed */
 void sim_memory_release(struct proc *proc);
 
 /* ---- sim_uv.c ---- */

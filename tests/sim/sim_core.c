@@ -142,6 +142,15 @@ char *__wrap_strdup(const char *text)
     return copy ? memcpy(copy, text, len) : NULL;
 }
 
+size_t sim_memory_left(const struct proc *proc)
+{
+    size_t left = 0;
+
+    for (const struct block *block = proc->blocks; block; block = block->next)
+        left++;
+    return left;
+}
+
 void sim_memory_release(struct proc *proc)
 {
     while (proc->blocks)

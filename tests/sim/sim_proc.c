@@ -227,6 +227,8 @@ static void leave(struct proc *proc)
     sim_proc_doubt(proc);
     dispatch_service.free(proc->state);
     sim_uv_close_all(proc);
+    if (sim_memory_left(proc))
+        sim_violation("memory", "%s leaves %zu blocks behind", proc->name, sim_memory_left(proc));
     proc->state = NULL;
     sim.current = NULL;
     sim_relays_killed(proc);

@@ -200,7 +200,7 @@ struct td_reply *sim_report(const struct sim_call *call)
     struct shared *r = &relay[i];
     uint64_t now = 1000000 + sim.now / MS, grants = 0, before;
     bool probe = false, current;
-    struct td_reply *reply = sim_reply_array(11);
+    struct td_reply *reply = sim_reply_array(16);
     char number[32];
 
     if (!r->known) {
@@ -237,6 +237,8 @@ struct td_reply *sim_report(const struct sim_call *call)
     text(reply, 8, "");
     sim_reply_set(reply, 9, sim_reply_int(r->epoch != before));
     sim_reply_set(reply, 10, sim_reply_int((long long)now));
+    for (size_t k = 11; k < 16; k++) /* bounce level: well */
+        sim_reply_set(reply, k, k == 12 ? sim_reply_str("", 0) : sim_reply_int(0));
     if (r->epoch != before) {
         char message[96];
 

@@ -136,10 +136,11 @@ static struct td_reply *ledger_end(const struct sim_call *call)
             other[others++] = i;
         }
     }
-    reply = sim_reply_array(1 + others);
+    reply = sim_reply_array(2 + others);
     sim_reply_set(reply, 0, sim_reply_int((long long)fresh));
+    sim_reply_set(reply, 1, sim_reply_array(0)); /* relays' bounce rates are not modelled */
     for (size_t i = 0; i < others; i++)
-        sim_reply_set(reply, 1 + i, sim_reply_int((long long)other[i]));
+        sim_reply_set(reply, 2 + i, sim_reply_int((long long)other[i]));
     return reply;
 }
 

@@ -53,6 +53,34 @@ static void window_counts_the_last_30_seconds(void **unused)
     assert_int_equal(window.slow, 1);
 }
 
+static void what_bulk_may_do_is_said(void **unused)
+{
+    static const char *const row[][2] = {{"full", "goes through in full; warning above 2 %, a quarter above 4 %, none above 5.5 %"},
+                                         {"warned", "bounces are surely above 2 %"},
+                                         {"quarter", "gets a quarter of this relay"},
+                                         {"stopped", "does not go through here, for bounces surely above 5.5 %"}};
+    const struct td_relay_settings settings = {.bounce_warn = 200, .bounce_throttle = 400, .bounce_stop = 550};
+    struct relay_state state = {.known = false};
+    char level[2] = "0", words[240];
+
+    (void)unused;
+    relay_state_field(&state, "bounce_hard", "60");
+    relay_state_field(&state, "bounce_taken", "1000");
+    relay_state_field(&state, "bounces", "60 of 1000");
+    for (size_t i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
+        level[0] = (char)('0' + i);
+        relay_state_field(&state, "level", level);
+        relay_bulk_words(&state, &settings, words, sizeof(words));
+        assert_string_equal(relay_bulk_word(&state), row[i][0]);
+        assert_non_null(strstr(words, row[i][1]));
+    }
+    relay_state_field(&state, "level", "77"); /* of a newer version: the worst */
+    assert_string_equal(relay_bulk_word(&state), "stopped");
+    assert_int_equal(state.bounce_hard, 60);
+    assert_int_equal(state.bounce_taken, 1000);
+    assert_string_equal(state.bounces, "60 of 1000");
+}
+
 static void every_reason_has_words(void **unused)
 {
     static const char *const rows[][2] = {
@@ -105,6 +133,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fields_are_taken_by_name),
         cmocka_unit_test(window_counts_the_last_30_seconds),
+        cmocka_unit_test(what_bulk_may_do_is_said),
         cmocka_unit_test(every_reason_has_words),
         cmocka_unit_test(what_comes_next_is_said_by_state),
     };

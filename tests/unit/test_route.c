@@ -13,6 +13,8 @@
 #define DOWN {.room = true}
 #define TRIAL {.grant = true, .room = true}
 #define NEVER {.never = true, .well = true, .room = true, .share = 10000}
+#define QUARTER {.well = true, .room = true, .share = 2500, .throttled = true}
+#define QUARTER_SPARE {.well = true, .room = true, .share = 2500, .throttled = true, .spare = true}
 #define AVOIDED {.avoided = true, .well = true, .room = true, .share = 10000}
 
 static void takes_the_first_fit_relay(void **unused)
@@ -39,6 +41,13 @@ static void takes_the_first_fit_relay(void **unused)
         {{NEVER, WELL}, 0, ROUTE_SEND, 1},
         {{AVOIDED, WELL}, 0, ROUTE_SEND, 1},
         {{AVOIDED, DOWN}, 0, ROUTE_HOLD, 0},
+        {{QUARTER, WELL}, 2499, ROUTE_SEND, 0},
+        {{QUARTER_SPARE, WELL}, 2500, ROUTE_SEND, 1}, /* what is beyond its part takes the next */
+        {{QUARTER_SPARE, FULL}, 2500, ROUTE_WAIT, 1}, /* and waits for it */
+        {{QUARTER, DOWN}, 2499, ROUTE_SEND, 0},
+        {{QUARTER_SPARE, DOWN}, 2500, ROUTE_SEND, 0}, /* nobody else: by and by */
+        {{QUARTER, DOWN}, 2500, ROUTE_WAIT, 0},
+        {{QUARTER, RAMP(1000)}, 5000, ROUTE_SEND, 1},
     };
 
     (void)unused;

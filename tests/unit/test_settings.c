@@ -151,6 +151,19 @@ static void refused_with_file_line_and_what_to_do(void **unused)
         {"redis:\n  password: a\n  password_file: b\n",
          "tandem.yaml:3: redis.password_file: given twice, or both as value and as file"},
         {"kafka:\n  lanes: many\n", "tandem.yaml:2: kafka.lanes: 'many' is not a whole number"},
+        {"relays:\n" RELAY("ses") "    bounce_stop: five\n",
+         "tandem.yaml:5: relays[0].bounce_stop: 'five' is not a percentage; write a number, at most two decimals and %, as in "
+         "2.5%"},
+        {"relays:\n" RELAY("ses") "    bounce_stop: 5.125%\n",
+         "tandem.yaml:5: relays[0].bounce_stop: '5.125%' is not a percentage; write a number, at most two decimals and %, as in "
+         "2.5%"},
+        {"relays:\n" RELAY("ses") "    bounce_stop: 101%\n",
+         "tandem.yaml:5: relays[0].bounce_stop: 101% is out of range, 0.01% to 100%"},
+        {"relays:\n" RELAY("ses") "    bounce_stop: -1%\n",
+         "tandem.yaml:5: relays[0].bounce_stop: '-1%' is not a percentage; write a number, at most two decimals and %, as in "
+         "2.5%"},
+        {"relays:\n" RELAY("ses") "    bounce_warn: 4.5 %\n",
+         "tandem.yaml:2: relay 'ses': bounce_warn, bounce_throttle and bounce_stop must rise in this order"},
         {"kafka:\n  lanes: 3.5\n", "tandem.yaml:2: kafka.lanes: '3.5' is not a whole number"},
         {"kafka:\n  lanes: 0\n", "tandem.yaml:2: kafka.lanes: 0 is out of range, 1 to 1000"},
         {"kafka:\n  lanes: 99999999999999999999\n",

@@ -57,17 +57,17 @@ static long long ask(const char *const *words)
 static const uint8_t hash_a[TD_HASH_BYTES] = {0xa1, 2, 3}, hash_b[TD_HASH_BYTES] = {0xb1};
 
 static const struct td_fact facts[] = {
-    {0, "", "", hash_a},
-    {1, "", "", hash_a},
-    {2, "", "", hash_a},
-    {3, "", "", hash_b},
-    {0, "accepted", "ses", hash_a},
-    {1, "accepted", "own", hash_a},
-    {2, "refused", "ses", NULL},
-    {9, "suppressed", "", hash_b},
-    {0, "soft", "ses", hash_a},
-    {0, "hard", "ses", hash_a},
-    {1, "block", "own", NULL},
+    {0, "", "", hash_a, 0},
+    {1, "", "", hash_a, 0},
+    {2, "", "", hash_a, 0},
+    {3, "", "", hash_b, 0},
+    {0, "accepted", "ses", hash_a, 0},
+    {1, "accepted", "own", hash_a, 0},
+    {2, "refused", "ses", NULL, 0},
+    {9, "suppressed", "", hash_b, 0},
+    {0, "soft", "ses", hash_a, 0},
+    {0, "hard", "ses", hash_a, 0},
+    {1, "block", "own", NULL, 0},
 };
 #define FACTS (sizeof(facts) / sizeof(facts[0]))
 
@@ -230,7 +230,7 @@ static void fifty_thousand_outcomes_are_restored_in_a_second(void **unused)
     ASK("FLUSHALL");
     for (uint32_t from = 0; from < 50000; from += TD_LEDGER_BATCH) {
         for (uint32_t i = 0; i < TD_LEDGER_BATCH; i++)
-            batch[i] = (struct td_fact){from + i, "accepted", "ses", hash_a};
+            batch[i] = (struct td_fact){from + i, "accepted", "ses", hash_a, td_wall_ms()};
         number_of(td_ledger_restore(redis, "large", -1, batch, TD_LEDGER_BATCH, on_answer, &shared));
     }
     begun = td_mono_ms() - begun;

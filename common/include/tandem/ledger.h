@@ -8,6 +8,7 @@
  * totals fields: submitted, accepted, refused, invalid, suppressed, expired, cancelled, unconfirmed,
  *   accepted:<relay>, hard:<relay>, soft:<relay>, block:<relay>, and count (sealed recipient count).
  *   td:{c:X}:begun:T  what begin with token T answered, for 10 minutes
+ *   td:{c:X}:hours    hash, what each relay took and what bounced there by the hour, for 26 hours after the last change
  * All expire 30 days after the last change. Every call may be repeated: it has no further effect, except begin
  * without a token, see there. A Redis that is new or has lost its data has no key td:{view}: begin, end, admit,
  * seal, bounce, a lane's lease and the suppression check then fail (TD_EIO, the link drops) until ingestion has
@@ -58,15 +59,17 @@ int td_ledger_begin_as(struct td_redis *redis, const char *campaign_id, const ch
 struct td_ended {
     uint32_t index;
     const char *result;  /* totals field: "accepted", "refused", ... */
-    const char *relay;   /* "" when none */
+    const char *relay;   /* that accepted it, or refused it because the address takes no mail; "" for all else */
     const void *outcome; /* packed Outcome */
     size_t outcome_len;
 };
 /**
  * Set done, count once, keep the packed outcome as pending. Then produce it, then td_ledger_published.
- * Reply: an array: how many were new, then the places in `ended` of those that had ended with another outcome
- * before (another owner was faster): those must not be produced.
+ * Reply: an array: how many were new; an array of texts for td_relay_count; then, from TD_ENDED_OTHERS on, the
+ * places in `ended` of those that had ended with another outcome before (another owner was faster): those must not
+ * be produced.
  */
+enum { TD_ENDED_HOURS = 1, TD_ENDED_OTHERS = 2 };
 int td_ledger_end(struct td_redis *redis, const char *campaign_id, const struct td_ended *ended, size_t count,
                   td_redis_cb *cb, void *user);
 /** mail.outcomes has them: forget the pending copies. */
@@ -83,9 +86,17 @@ int td_ledger_admit(struct td_redis *redis, const char *campaign_id, const uint3
 int td_ledger_seal(struct td_redis *redis, const char *campaign_id, uint32_t recipient_count, td_redis_cb *cb,
                    void *user);
 /** A bounce of an accepted mail: counts class:<relay> ("hard", "soft", "block") once a recipient; hard wins over
- * soft seen before. Reply: 1 when it was counted now, else 0. */
+ * soft seen before. Reply: an array: 1 when it was counted now, else 0; an array of texts for td_relay_count, the
+ * same when it is asked again. */
 int td_ledger_bounce(struct td_redis *redis, const char *campaign_id, uint32_t index, const char *relay,
                      const char *class_name, td_redis_cb *cb, void *user);
+
+/**
+ * Tell the relay's hours what a campaign has there. hour: a text from the reply of end, bounce or restore. A total,
+ * so it may be told again, or be replaced by a later one that was not told yet.
+ * Reply: by how much the relay's sum grew. TD_EINVAL: no such text.
+ */
+int td_relay_count(struct td_redis *redis, const char *campaign_id, const char *hour, td_redis_cb *cb, void *user);
 
 /* Lanes: one owner each, a lease td:{lane:<name>} with a fence that rises with every new owner. name: the topic
  * and partition, such as "mail.outbound-3", 1..200 bytes without braces. owner: unique to this run of this
@@ -109,11 +120,12 @@ struct td_fact {
     uint32_t index;
     const char
         *what; /* "": it was taken in; "hard", "soft", "block": it bounced; else its result, a totals field */
-    const char *relay;   /* "" when none */
+    const char *relay;   /* as in td_ended; of a bounce: the one that it came from */
     const uint8_t *hash; /* TD_HASH_BYTES, NULL when not known */
+    int64_t at_unix_ms;  /* when it happened */
 };
 /** Merge what topics say: bits are set and counted once, whoever sets them first. sealed: -1 when not known.
- * Reply: how many facts were new. */
+ * Reply: an array: how many facts were new, an array of texts for td_relay_count. */
 int td_ledger_restore(struct td_redis *redis, const char *campaign_id, int64_t sealed, const struct td_fact *fact,
                       size_t count, td_redis_cb *cb, void *user);
 /** Ask for the work. Reply: 3 ours now, 1 ours still, 0 somebody else's, 2 the view is whole. */

@@ -42,6 +42,7 @@ struct td_relay_settings {
     int64_t tls_resume_ms;   /* how long after a full handshake its TLS session may be resumed; 0 = never */
     int64_t max_mails_per_s; /* quota; 0 = none known */
     int64_t daily_quota;     /* 0 = none known */
+    int64_t bounce_warn, bounce_throttle, bounce_stop; /* per 10,000 of the mails it took, over all campaigns */
     int64_t max_message_bytes;
     bool pipelining;     /* use it when offered */
     int64_t bdat_window; /* mails in flight on one connection where CHUNKING is offered too */

@@ -160,6 +160,10 @@ static int check_relay(const struct td_settings *settings, size_t index, struct 
     if (!relay->user != !relay->password)
         return td_settings_fail_at(settings, line, reterr, "relay '%s' has a %s but no %s", relay->name,
                                    relay->user ? "user" : "password", relay->user ? "password" : "user");
+    if (relay->bounce_warn > relay->bounce_throttle || relay->bounce_throttle > relay->bounce_stop)
+        return td_settings_fail_at(settings, line, reterr,
+                                   "relay '%s': bounce_warn, bounce_throttle and bounce_stop must rise in this order",
+                                   relay->name);
     return TD_OK;
 }
 

@@ -36,6 +36,11 @@ static void number_range(const struct td_opt *opt, char text[80])
         td_size_text(opt->max, high);
         snprintf(text, 80, "%s to %s", low, high);
         break;
+    case TD_OPT_PERCENT:
+        td_percent_text(opt->min, low);
+        td_percent_text(opt->max, high);
+        snprintf(text, 80, "%s to %s", low, high);
+        break;
     case TD_OPT_SECRET:
         text[0] = '\0';
         if (opt->min > 1)
@@ -66,6 +71,8 @@ static const char *type_name(const struct td_opt *opt)
         return "duration";
     case TD_OPT_SIZE:
         return "size";
+    case TD_OPT_PERCENT:
+        return "percentage";
     case TD_OPT_WORD:
         return "word";
     case TD_OPT_BOOL:
@@ -120,7 +127,7 @@ static void document_markdown(FILE *out)
         "directory.\n\n"
         "Durations are a whole number with `ms`, `s`, `m`, `h` or `d`; sizes bytes, or a number with `KiB`, `MiB` "
         "or\n"
-        "`GiB`. Lists are YAML lists, or text with commas. In the file `dispatch.window: 500` is the same as\n"
+        "`GiB`; percentages a number with at most two decimals and `%`. Lists are YAML lists, or text with commas. In the file `dispatch.window: 500` is the same as\n"
         "`window: 500` below `dispatch:`. Unknown names, in the file or beginning with `TANDEM_`, are refused "
         "with the\n"
         "nearest known one; so is a key given twice. YAML anchors and aliases are not supported.\n"

@@ -123,12 +123,24 @@ void td_size_text(int64_t bytes, char text[32])
     unit_text(bytes, size_units, UNITS(size_units), text);
 }
 
+void td_percent_text(int64_t per_10000, char text[32])
+{
+    int64_t rest = per_10000 % 100;
+
+    if (rest == 0)
+        snprintf(text, 32, "%" PRId64 "%%", per_10000 / 100);
+    else
+        snprintf(text, 32, "%" PRId64 ".%0*" PRId64 "%%", per_10000 / 100, rest % 10 ? 2 : 1, rest % 10 ? rest : rest / 10);
+}
+
 static void number_text(enum td_opt_type type, int64_t n, char text[32])
 {
     if (type == TD_OPT_DURATION)
         td_duration_text(n, text);
     else if (type == TD_OPT_SIZE)
         td_size_text(n, text);
+    else if (type == TD_OPT_PERCENT)
+        td_percent_text(n, text);
     else
         snprintf(text, 32, "%" PRId64, n);
 }
@@ -154,6 +166,29 @@ static bool number_read(const char *text, const struct unit *units, size_t unit_
     return false;
 }
 
+/* "2", "2%", "2.5 %": at most two decimals. */
+static bool percent_read(const char *text, int64_t *ret)
+{
+    size_t whole = strspn(text, "0123456789"), digits = 0;
+    int64_t n = 0;
+
+    if (whole < 1 || whole > 9)
+        return false;
+    for (size_t i = 0; i < whole; i++)
+        n = 10 * n + (text[i] - '0');
+    text += whole;
+    if (*text == '.') {
+        digits = strspn(text + 1, "0123456789");
+        if (digits < 1 || digits > 2)
+            return false;
+        for (size_t i = 1; i <= digits; i++)
+            n = 10 * n + (text[i] - '0');
+        text += 1 + digits;
+    }
+    *ret = digits == 2 ? n : digits == 1 ? 10 * n : 100 * n;
+    return strcmp(text, "") == 0 || strcmp(text, "%") == 0 || strcmp(text, " %") == 0;
+}
+
 static int parse_number(const struct td_opt *opt, const char *text, int64_t *ret, char why[TD_WHY_MAX])
 {
     char clip[48], low[32], high[32];
@@ -166,6 +201,10 @@ static int parse_number(const struct td_opt *opt, const char *text, int64_t *ret
     } else if (opt->type == TD_OPT_SIZE) {
         if (!number_read(text, size_units, UNITS(size_units), true, &n))
             return say(why, "'%s' is not a size; write a whole number of bytes, or one with KiB, MiB or GiB",
+                       td_clip(text, clip));
+    } else if (opt->type == TD_OPT_PERCENT) {
+        if (!percent_read(text, &n))
+            return say(why, "'%s' is not a percentage; write a number, at most two decimals and %%, as in 2.5%%",
                        td_clip(text, clip));
     } else if (!number_read(text, NULL, 0, true, &n)) {
         return say(why, "'%s' is not a whole number", td_clip(text, clip));
@@ -306,6 +345,7 @@ int td_opt_assign(const struct td_opt *opt, void *base, const char *const *items
     case TD_OPT_INT:
     case TD_OPT_DURATION:
     case TD_OPT_SIZE:
+    case TD_OPT_PERCENT:
         return parse_number(opt, items[0], int_field(opt, base), why);
     case TD_OPT_WORD:
         return parse_word(opt, items[0], int_field(opt, base), why);
@@ -449,6 +489,7 @@ int td_opt_show(const struct td_opt *opt, const void *base, struct td_buf *out)
     case TD_OPT_INT:
     case TD_OPT_DURATION:
     case TD_OPT_SIZE:
+    case TD_OPT_PERCENT:
         number_text(opt->type, *int_field(opt, at), text);
         return td_buf_adds(out, text);
     case TD_OPT_WORD:

@@ -12,7 +12,7 @@
 #define LANE_NAME_MAX 200
 #define TOKEN_MAX 64
 #define KEY_MAX (TD_CAMPAIGN_ID_MAX + TOKEN_MAX + 32)
-#define KEYS_MAX 5
+#define KEYS_MAX 6
 #define VIEW_KEY "td:{view}"
 
 struct keys {
@@ -147,7 +147,7 @@ int td_ledger_end(struct td_redis *redis, const char *campaign_id, const struct 
     char(*number)[11];
     int rc;
 
-    if (count < 1 || count > TD_LEDGER_BATCH || !keys_of(&keys, campaign_id, KEYS("done", "totals", "pending")))
+    if (count < 1 || count > TD_LEDGER_BATCH || !keys_of(&keys, campaign_id, KEYS("done", "totals", "pending", "hours")))
         return TD_EINVAL;
     for (size_t i = 0; i < count; i++)
         if (ended[i].index > TD_LEDGER_INDEX_MAX)
@@ -228,13 +228,32 @@ int td_ledger_bounce(struct td_redis *redis, const char *campaign_id, uint32_t i
     struct keys keys;
     char number[11];
 
-    if (index > TD_LEDGER_INDEX_MAX || !keys_of(&keys, campaign_id, KEYS("bounced", "totals")))
+    if (index > TD_LEDGER_INDEX_MAX || !keys_of(&keys, campaign_id, KEYS("bounced", "totals", "hours")))
         return TD_EINVAL;
     snprintf(number, sizeof(number), "%" PRIu32, index);
     return td_redis_eval(
         redis, &td_script_bounce_count, keys.arg, keys.count,
         (struct td_arg[]){TD_ARG_STR(number), TD_ARG_STR(class_name), TD_ARG_STR(relay), TD_ARG_STR(KEEP_S)}, 4,
         cb, user);
+}
+
+/* ---- what a relay has in an hour ---- */
+
+#define RELAY_NAME_MAX 32
+
+int td_relay_count(struct td_redis *redis, const char *campaign_id, const char *hour, td_redis_cb *cb, void *user)
+{
+    char relay[RELAY_NAME_MAX + 1], number[21], kind[2], value[21], key[2][RELAY_NAME_MAX + 48];
+
+    if (!td_campaign_id_valid(campaign_id) ||
+        sscanf(hour, "%32[a-z0-9-] %20[0-9] %1[ah] %20[0-9]", relay, number, kind, value) != 4)
+        return TD_EINVAL;
+    snprintf(key[0], sizeof(key[0]), "td:{r:%s}:hours", relay);
+    snprintf(key[1], sizeof(key[1]), "td:{r:%s}:hour:%s", relay, number);
+    return td_redis_eval(
+        redis, &td_script_relay_count, (struct td_arg[]){TD_ARG_STR(key[0]), TD_ARG_STR(key[1])}, 2,
+        (struct td_arg[]){TD_ARG_STR(number), TD_ARG_STR(kind), TD_ARG_STR(campaign_id), TD_ARG_STR(value)}, 4, cb,
+        user);
 }
 
 /* ---- the view ---- */
@@ -244,16 +263,19 @@ int td_ledger_restore(struct td_redis *redis, const char *campaign_id, int64_t s
 {
     struct keys keys;
     struct td_arg *args;
-    char(*number)[11], sealed_text[24] = "";
+    struct {
+        char index[11], hour[24];
+    } *number;
+    char sealed_text[24] = "";
     int rc;
 
     if (count < 1 || count > TD_LEDGER_BATCH ||
-        !keys_of(&keys, campaign_id, KEYS("seen", "addr", "done", "bounced", "totals")))
+        !keys_of(&keys, campaign_id, KEYS("seen", "addr", "done", "bounced", "totals", "hours")))
         return TD_EINVAL;
     for (size_t i = 0; i < count; i++)
         if (fact[i].index > TD_LEDGER_INDEX_MAX)
             return TD_EINVAL;
-    args = malloc((2 + 4 * count) * sizeof(*args));
+    args = malloc((2 + 5 * count) * sizeof(*args));
     number = malloc(count * sizeof(*number));
     if (!args || !number) {
         rc = TD_ENOMEM;
@@ -264,14 +286,16 @@ int td_ledger_restore(struct td_redis *redis, const char *campaign_id, int64_t s
     args[0] = TD_ARG_STR(KEEP_S);
     args[1] = TD_ARG_STR(sealed_text);
     for (size_t i = 0; i < count; i++) {
-        snprintf(number[i], sizeof(number[i]), "%" PRIu32, fact[i].index);
-        args[2 + 4 * i] = TD_ARG_STR(number[i]);
-        args[3 + 4 * i] = TD_ARG_STR(fact[i].what);
-        args[4 + 4 * i] = TD_ARG_STR(fact[i].relay);
-        args[5 + 4 * i] =
+        snprintf(number[i].index, sizeof(number[i].index), "%" PRIu32, fact[i].index);
+        snprintf(number[i].hour, sizeof(number[i].hour), "%" PRId64, fact[i].at_unix_ms / 3600000);
+        args[2 + 5 * i] = TD_ARG_STR(number[i].index);
+        args[3 + 5 * i] = TD_ARG_STR(fact[i].what);
+        args[4 + 5 * i] = TD_ARG_STR(fact[i].relay);
+        args[5 + 5 * i] =
             (struct td_arg){fact[i].hash ? (const void *)fact[i].hash : "", fact[i].hash ? TD_HASH_BYTES : 0};
+        args[6 + 5 * i] = TD_ARG_STR(number[i].hour);
     }
-    rc = td_redis_eval(redis, &td_script_ledger_restore, keys.arg, keys.count, args, 2 + 4 * count, cb, user);
+    rc = td_redis_eval(redis, &td_script_ledger_restore, keys.arg, keys.count, args, 2 + 5 * count, cb, user);
 out:
     free(args);
     free(number);
