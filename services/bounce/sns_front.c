@@ -73,6 +73,7 @@ struct sns_front {
     size_t waiting;
     struct key key[KEYS_MAX];
     bool stopping;
+    uint64_t told_ms; /* when a refusal was logged last */
     struct td_metric *answered[WHATS];
 };
 
@@ -102,10 +103,21 @@ static void post_free(struct post *p)
     free(p);
 }
 
+/* Anybody may post: a line a second is enough, the metric counts them all. */
+static void tell_refusal(struct sns_front *f, enum what what)
+{
+    uint64_t now_ms = td_mono_ms();
+
+    if (f->told_ms && now_ms - f->told_ms < 1000)
+        return;
+    f->told_ms = now_ms;
+    td_log(TD_WARN, "sns.refused", "why=%s status=%d", whats[what].name, whats[what].status);
+}
+
 static void end(struct post *p, enum what what)
 {
     if (what != TAKEN && what != AWAY)
-        td_log(TD_WARN, "sns.refused", "why=%s status=%d", whats[what].name, whats[what].status);
+        tell_refusal(p->front, what);
     answer(p, what);
     post_free(p);
 }
