@@ -275,6 +275,9 @@ void sim_relay_reset(size_t relay);                    /* all its connections br
 void sim_relay_loses(size_t relay, unsigned per_1000); /* final replies */
 void sim_relays_killed(struct proc *proc);
 
+/* ---- sim_evidence.c ---- */
+void sim_evidence(struct campaign_world *campaign, uint32_t index, size_t relay); /* it took this mail, and may tell */
+
 /* ---- sim_world.c ---- */
 void sim_world_make(const struct sim_options *options);
 bool sim_mail_find(const void *key, size_t len, struct campaign_world **ret, uint32_t *ret_index);
