@@ -60,7 +60,7 @@ struct sns {
     struct poster poster[POSTERS];
 
     /* what POST /sns sets */
-    bool bad_signature, twice, mute;
+    bool bad_signature, twice, mute, complain;
     char *topic, *other_certificate_url; /* NULL: the right ones */
     uint64_t delay_ms;
 
@@ -165,11 +165,12 @@ void sns_add(struct sns *sns, const struct mail *mail, const char *message_id, b
                              .recipient = mail->recipients.data,
                              .tags = {mail->ses_tags.data, mail->ses_tags.len},
                              .unix_ms = unix_ms};
-    const char *const types[] = {"Send", bounced ? "Bounce" : "Delivery"};
+    const char *const types[] = {"Send", bounced ? "Bounce" : "Delivery", "Complaint"};
+    size_t count = sns->complain && !bounced ? 3 : 2;
 
     if (sns->mute || !mail->ses_events)
         return;
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < count; i++) {
         json_t *envelope = envelope_new(sns, "Notification", sns_event(&about, types[i], sns->sim->options.bounce_status));
 
         if (envelope && sns->twice)
@@ -366,13 +367,13 @@ int sns_set(struct sns *sns, json_t *object, struct td_err *reterr)
 {
     const char *signature = "good", *topic = NULL, *certificate_url = NULL;
     json_int_t delay_ms = 0;
-    int twice = 0, mute = 0;
+    int twice = 0, mute = 0, complain = 0;
 
-    if (json_unpack(object, "{s?s,s?s,s?s,s?I,s?b,s?b!}", "signature", &signature, "topic", &topic, "certificate_url",
-                    &certificate_url, "delay_ms", &delay_ms, "twice", &twice, "mute", &mute) < 0 ||
+    if (json_unpack(object, "{s?s,s?s,s?s,s?I,s?b,s?b,s?b!}", "signature", &signature, "topic", &topic, "certificate_url",
+                    &certificate_url, "delay_ms", &delay_ms, "twice", &twice, "mute", &mute, "complain", &complain) < 0 ||
         delay_ms < 0 || delay_ms > 3600000 || (strcmp(signature, "good") != 0 && strcmp(signature, "bad") != 0))
         return td_fail(reterr, TD_EINVAL,
-                       "{\"signature\": good or bad, \"topic\", \"certificate_url\", \"delay_ms\": 0..3600000, \"twice\", \"mute\"}");
+                       "{\"signature\": good or bad, \"topic\", \"certificate_url\", \"delay_ms\": 0..3600000, \"twice\", \"mute\", \"complain\"}");
     free(sns->topic);
     free(sns->other_certificate_url);
     sns->topic = topic ? strdup(topic) : NULL;
@@ -380,6 +381,7 @@ int sns_set(struct sns *sns, json_t *object, struct td_err *reterr)
     sns->bad_signature = strcmp(signature, "bad") == 0;
     sns->twice = twice;
     sns->mute = mute;
+    sns->complain = complain;
     sns->delay_ms = (uint64_t)delay_ms;
     return TD_OK;
 }

@@ -17,7 +17,7 @@ void sns_free(struct sns *sns); /* NULL is fine; what waits is lost */
 void sns_add(struct sns *sns, const struct mail *mail, const char *message_id, bool bounced, uint64_t unix_ms);
 
 /** POST /sns: {"signature": "good" | "bad", "topic": ARN, "certificate_url": URL, "delay_ms": n, "twice": bool,
- * "mute": bool}; what is left out is as at the start. @return TD_OK or TD_EINVAL */
+ * "mute": bool, "complain": bool}; what is left out is as at the start. @return TD_OK or TD_EINVAL */
 int sns_set(struct sns *sns, json_t *object, struct td_err *reterr);
 /** For GET /status; the caller owns it. */
 json_t *sns_status(const struct sns *sns);

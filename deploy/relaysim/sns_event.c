@@ -100,7 +100,7 @@ static json_t *tags_of(struct slice tags)
 
 json_t *sns_event(const struct sns_mail *mail, const char *type, const char *status)
 {
-    char at[32];
+    char at[32], name[16];
     json_t *event, *more;
 
     sns_time(mail->unix_ms, at);
@@ -113,14 +113,14 @@ json_t *sns_event(const struct sns_mail *mail, const char *type, const char *sta
                          "diagnosticCode", "smtp; 550 5.1.1 user unknown", "timestamp", at, "feedbackId", mail->message_id);
     else if (strcmp(type, "Delivery") == 0)
         more = json_pack("{s:s,s:[s],s:s}", "timestamp", at, "recipients", mail->recipient, "smtpResponse", "250 2.0.0 OK");
+    else if (strcmp(type, "Complaint") == 0)
+        more = json_pack("{s:[{s:s}],s:s,s:s,s:s}", "complainedRecipients", "emailAddress", mail->recipient, "timestamp", at,
+                         "feedbackId", mail->message_id, "complaintFeedbackType", "abuse");
     else
         more = json_object();
+    snprintf(name, sizeof(name), "%c%s", type[0] | 0x20, type + 1); /* "Bounce" is told in "bounce" */
     if (event && more)
-        json_object_set_new(event,
-                            strcmp(type, "Bounce") == 0     ? "bounce"
-                            : strcmp(type, "Delivery") == 0 ? "delivery"
-                                                            : "send",
-                            more);
+        json_object_set_new(event, name, more);
     return event;
 }
 

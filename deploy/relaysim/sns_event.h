@@ -28,7 +28,7 @@ struct sns_mail {
     uint64_t unix_ms;
 };
 
-/** @param type  "Send", "Delivery" or "Bounce" (permanent, with this status). @return owned by the caller, NULL: no memory */
+/** @param type  "Send", "Delivery", "Bounce" (permanent, with this status) or "Complaint". @return owned by the caller, NULL: no memory */
 json_t *sns_event(const struct sns_mail *mail, const char *type, const char *status);
 
 /** "2026-05-02T00:54:06.655Z" */

@@ -169,3 +169,22 @@ def bounce_killed_while_it_settles(stack):
     proven = sum(o.reason == "evidence.ses_event" for o in recipient_outcomes(stack, campaign).values())
     assert proven == len(lost_ones(stack, campaign)), f"{proven} proven, {len(lost_ones(stack, campaign))} lost"
     return f"{said}, {proven} by events"
+
+
+@case(sns=2, backup=None)
+def complaints_suppress(stack):
+    """A complaint told by an event is a fact on mail.outcomes, and nobody who complained is written to again."""
+    all_told(stack)
+    sns(stack, complain=True, twice=True)
+    campaign = submit(stack, 40)
+    wait_done(stack, campaign, 40)
+    all_told(stack)
+    wait_for("complaints", 30, lambda: len(truth(stack, campaign).complaints) == 40, 0.2)
+    assert all(c.relay == "ses-eu" and c.feedback_type == "abuse" and len(c.address_hash) == 16
+               for facts in truth(stack, campaign).complaints.values() for c in facts)
+    sns(stack)
+    again = submit(stack, 60, "--id", "again")
+    wait_done(stack, again, 60)
+    truth(stack, again).check(60)
+    assert stack.status(again)["suppressed"] == 40, f"{stack.status(again)}"
+    return truth(stack, campaign).check(40) + ", 40 complaints, as many suppressed in the next campaign"
