@@ -15,7 +15,12 @@
 #include "tandem/ledger.h"
 #include "tandem/log.h"
 
-enum { AGAIN_MS = 500, DRAIN_MS = 10000, GRACE_MS = 3000 };
+enum {
+    AGAIN_MS = 500,
+    DRAIN_MS = 10000,
+    GRACE_MS = 3000,     /* dispatch ends what its relay has answered */
+    REDIS_GRACE_MS = 10000 /* and writes back what it ended while Redis was away */
+};
 
 static void report_start(struct report *r);
 
@@ -233,11 +238,12 @@ static bool take_pending(struct report *r, const char *pending, size_t len)
 }
 
 /* A mail whose relay has answered is ended by dispatch, a moment after it was taken: an event that is faster waits for
- * that, since the reply says more. */
+ * that, since the reply says more. So does one that comes when Redis has just come back: what dispatch ended without it
+ * is on mail.outcomes, and not yet in the ledger. */
 static void on_looked(void *user, const struct td_reply *reply, const struct td_err *err)
 {
     struct report *r = user;
-    bool done, early = td_wall_ms() < r->received_ms + GRACE_MS;
+    bool done, early = td_wall_ms() < r->received_ms + GRACE_MS || td_mono_ms() < r->owner->redis_up_ms + REDIS_GRACE_MS;
     const char *pending;
     size_t len = 0;
 
@@ -404,6 +410,16 @@ void settle_drain(struct settle *s, void (*drained)(void *user))
     check_drained(s);
 }
 
+static void on_redis(void *user, bool up, const char *run_id)
+{
+    struct settle *s = user;
+
+    (void)run_id;
+    if (up && s->redis_was_up)
+        s->redis_up_ms = td_mono_ms();
+    s->redis_was_up = s->redis_was_up || up;
+}
+
 static void make_metrics(struct settle *s, struct td_metrics *metrics)
 {
     static const char *const why[] = {
@@ -459,6 +475,7 @@ int settle_new(uv_loop_t *loop, const struct td_settings *settings, struct td_me
     uv_timer_init(loop, s->timer);
     s->timer->data = s;
     uv_timer_start(s->timer, on_timer, AGAIN_MS, AGAIN_MS);
+    td_redis_on_state(redis, on_redis, s);
     *ret = s;
     return TD_OK;
 }

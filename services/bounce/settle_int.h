@@ -61,6 +61,8 @@ struct settle {
     uv_timer_t *timer;
     struct report *all, *again; /* again: those that wait for their next try */
     size_t busy;
+    bool redis_was_up;
+    uint64_t redis_up_ms; /* when it came back, monotonic; 0: it has not been away */
     void (*drained)(void *user);
     uint64_t drain_until_ms;
     struct td_metric *by_class[BOUNCE_UNKNOWN + 1], *ignored[IGNORED_COUNT], *dead, *no_hash, *m_busy, *events[7],

@@ -211,6 +211,7 @@ void sim_redis_lose_reply(struct proc *proc); /* the next call is carried out, i
 void sim_redis_empty(void);
 const struct sim_lease *sim_lease_of(const char *lane);
 bool sim_redis_well(void);
+uint64_t sim_redis_well_since(void); /* when it came back, or will */
 
 struct sim_call {
     const char *script; /* or the command's name */

@@ -8,6 +8,8 @@
 
 #include "tandem/pb.h"
 
+#define GRACE_US (10 * SEC) /* as bounce: dispatch writes back what it ended while Redis was away */
+
 struct told {
     struct campaign_world *campaign;
     uint32_t index;
@@ -54,7 +56,7 @@ static void on_told(void *arg, uint64_t tag)
     struct recipient *r = &told->campaign->rcpt[told->index];
 
     (void)tag;
-    if (!sim_redis_well()) {
+    if (!sim_redis_well() || (sim_redis_well_since() > 0 && sim.now < sim_redis_well_since() + GRACE_US)) {
         sim_after(500 * MS, NULL, on_told, told, 0);
         return;
     }
