@@ -138,6 +138,7 @@ void td_env_name(const struct td_opt *opt, const char *relay, char *out, size_t 
 int td_settings_complete(struct td_settings *settings, struct td_err *reterr); /* defaults that hang on others */
 int td_settings_check(const struct td_settings *settings, struct td_err *reterr);
 td_opt_check td_check_listen, td_check_country, td_check_domain, td_check_relay_name, td_check_redis_url,
-    td_check_https_url, td_check_topic_prefix, td_check_instance, td_check_property, td_check_host;
+    td_check_https_url, td_check_topic_prefix, td_check_instance, td_check_property, td_check_host,
+    td_check_ses_name, td_check_sns_topic;
 
 #endif /* TD_SETTINGS_INT_H */

@@ -90,9 +90,9 @@ size_t bouncer_waiting(const struct bouncer *bouncer)
     return bouncer->waiting;
 }
 
-bool bouncer_chooses(const struct bouncer *bouncer, struct slice message_id, struct slice recipients)
+bool bouncer_chooses(const struct options *options, struct slice message_id, struct slice recipients)
 {
-    const char *match = bouncer->sim->options.bounce_match;
+    const char *match = options->bounce_match;
     unsigned char sha256[EVP_MAX_MD_SIZE];
     uint32_t number;
 
@@ -101,7 +101,7 @@ bool bouncer_chooses(const struct bouncer *bouncer, struct slice message_id, str
     if (EVP_Digest(message_id.data, message_id.len, sha256, NULL, EVP_sha256(), NULL) != 1)
         return false;
     number = (uint32_t)sha256[0] << 24 | (uint32_t)sha256[1] << 16 | (uint32_t)sha256[2] << 8 | sha256[3];
-    return number % 1000000u < bouncer->sim->options.bounce_share * 10000.0;
+    return number % 1000000u < options->bounce_share * 10000.0;
 }
 
 /* ---- the queue ---- */

@@ -15,7 +15,7 @@ struct bouncer *bouncer_new(struct sim *sim, struct td_err *reterr);
 void bouncer_free(struct bouncer *bouncer); /* NULL is fine; what waits is lost */
 
 /** @param recipients  each with a NUL after it */
-bool bouncer_chooses(const struct bouncer *bouncer, struct slice message_id, struct slice recipients);
+bool bouncer_chooses(const struct options *options, struct slice message_id, struct slice recipients);
 
 /** Queue a DSN about a mail just taken; when the queue is full it is dropped and counted. Copies what it needs. */
 void bouncer_add(struct bouncer *bouncer, const struct mail *mail, uint64_t unix_s);

@@ -10,6 +10,7 @@
 
 #include "bouncer.h"
 #include "http_request.h"
+#include "sns.h"
 
 #define REQUEST_NS (10 * UINT64_C(1000000000))
 
@@ -102,6 +103,8 @@ static struct answer get_status(struct sim *sim, struct slice query)
     json_object_set_new(
         json, "limits",
         json_pack("{s:I,s:I}", "rate", (json_int_t)sim->throttle.rate, "daily", (json_int_t)sim->throttle.daily));
+    if (sim->sns)
+        json_object_set_new(json, "sns", sns_status(sim->sns));
     if (window_count)
         json_object_set_new(json, "windows_100ms", windows(sim, window_count, now_ns));
     return (struct answer){200, json};
@@ -152,6 +155,13 @@ static struct answer post_limits(struct sim *sim, json_t *body)
     return (struct answer){200, json_pack("{s:I,s:I}", "rate", rate, "daily", daily)};
 }
 
+static struct answer post_sns(struct sim *sim, json_t *body)
+{
+    struct td_err err;
+
+    return sns_set(sim->sns, body, &err) < 0 ? failure(400, err.text) : (struct answer){200, sns_status(sim->sns)};
+}
+
 static struct answer post_reset(struct sim *sim)
 {
     memset(&sim->counts, 0, sizeof(sim->counts));
@@ -178,7 +188,9 @@ static struct answer post_json(struct sim *sim, const struct http_request *reque
 
     if (!body)
         return failure(400, error.text);
-    answer = is(request->path, "/fault") ? post_fault(sim, body) : post_limits(sim, body);
+    answer = is(request->path, "/fault") ? post_fault(sim, body)
+             : is(request->path, "/sns") ? post_sns(sim, body)
+                                         : post_limits(sim, body);
     json_decref(body);
     return answer;
 }
@@ -191,14 +203,14 @@ static struct answer route(struct sim *sim, const struct http_request *request)
         return get_status(sim, request->query);
     if (get && is(request->path, "/fault"))
         return (struct answer){200, fault_list(&sim->faults, loop_clock_ns(), sim->taken_ever)};
-    if (post && (is(request->path, "/fault") || is(request->path, "/limits")))
+    if (post && (is(request->path, "/fault") || is(request->path, "/limits") || (sim->sns && is(request->path, "/sns"))))
         return post_json(sim, request);
     if (is(request->method, "DELETE") && (is(request->path, "/fault") || starts(request->path, "/fault/")))
         return delete_fault(sim, request->path);
     if (post && is(request->path, "/reset-counts"))
         return post_reset(sim);
     return failure(404,
-                   "GET /status, GET /fault, POST /fault, DELETE /fault[/id], POST /limits, POST /reset-counts");
+                   "GET /status, GET /fault, POST /fault, DELETE /fault[/id], POST /limits, POST /sns, POST /reset-counts");
 }
 
 /* ---- the connection ---- */

@@ -15,6 +15,7 @@
 #include "bouncer.h"
 #include "control.h"
 #include "session.h"
+#include "sns.h"
 
 enum { EXIT_AGAIN = 75, EXIT_CONFIG = 78 };
 
@@ -204,6 +205,8 @@ static int sim_init(struct sim *sim, struct td_err *reterr)
         return rc;
     if (sim->options.bounce_to && !(sim->bouncer = bouncer_new(sim, reterr)))
         return TD_ECONFIG;
+    if (sim->options.sns_url && !(sim->sns = sns_new(sim, reterr)))
+        return TD_ECONFIG;
     if ((rc = listen_smtp(sim, reterr)) < 0)
         return rc;
     return sim->control.where ? listener_open(&sim->control, on_control_peer, reterr) : TD_OK;
@@ -213,6 +216,7 @@ static void sim_release(struct sim *sim)
 {
     session_free_all(sim);
     bouncer_free(sim->bouncer);
+    sns_free(sim->sns);
     for (size_t i = 0; i < 2; i++)
         loop_close(&sim->loop, &sim->listener[i].watch);
     loop_close(&sim->loop, &sim->control.watch);

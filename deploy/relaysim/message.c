@@ -9,6 +9,8 @@
 
 #include "bouncer.h"
 #include "smtp.h"
+#include "sns.h"
+#include "sns_event.h"
 
 void message_reset(struct mail *mail)
 {
@@ -44,8 +46,9 @@ static void head_known(struct session *session, struct slice head, struct slice 
     mail->head_done = true;
     memcpy(mail->message_id, id.len ? id.data : "-", id.len ? id.len : 1);
     mail->message_id_len = id.len ? id.len : 1;
-    mail->bounce = session->sim->bouncer && mail->return_path.len &&
-                   bouncer_chooses(session->sim->bouncer, (struct slice){mail->message_id, mail->message_id_len},
+    mail->ses_events = session->sim->sns && sns_read_head(head, &mail->ses_tags);
+    mail->bounce = (session->sim->bouncer || mail->ses_events) && mail->return_path.len &&
+                   bouncer_chooses(&session->sim->options, (struct slice){mail->message_id, mail->message_id_len},
                                    (struct slice){mail->recipients.data, mail->recipients.len});
     if (mail->bounce && head.data != mail->head.data) {
         td_buf_clear(&mail->head);
@@ -166,11 +169,30 @@ static int write_down(struct session *session, uint64_t now_ns, int code)
     return TD_OK;
 }
 
+static void put_hex(char *at, uint64_t number, size_t digits)
+{
+    while (digits) {
+        at[--digits] = "0123456789abcdef"[number & 15];
+        number >>= 4;
+    }
+}
+
+/* As long as SES's, and as unique: time, number, process. Of the mail that was taken last. */
+static void ses_id(const struct sim *sim, uint64_t now_ns, char out[SES_ID_MAX])
+{
+    memcpy(out, "0000000000000000-00000000-0000-4000-8000-000000000000-000000", 61);
+    put_hex(out, sim_unix_us(sim, now_ns) / 1000u, 16);
+    put_hex(out + 17, sim->taken_ever, 8);
+    put_hex(out + 26, sim->taken_ever >> 32, 4);
+    put_hex(out + 41, (uint64_t)getpid(), 12);
+}
+
 /* From here on the mail is the relay's. code 0: the peer will not be told. */
 static int take(struct session *session, uint64_t now_ns, int code)
 {
     struct sim *sim = session->sim;
     struct mail *mail = &session->mail;
+    char id[SES_ID_MAX];
 
     head_finish(session);
     if (sim->options.store_dir && store(sim, mail) < 0)
@@ -183,32 +205,25 @@ static int take(struct session *session, uint64_t now_ns, int code)
     sim->counts.lost += code == 0;
     sim->taken_ever++;
     throttle_count(&sim->throttle, now_ns);
-    if (mail->bounce)
+    if (mail->bounce && sim->bouncer)
         bouncer_add(sim->bouncer, mail, sim_unix_us(sim, now_ns) / 1000000u);
+    ses_id(sim, now_ns, id);
+    if (sim->sns)
+        sns_add(sim->sns, mail, id, mail->bounce && !sim->bouncer, sim_unix_us(sim, now_ns) / 1000u);
     sim_check_refusing(sim);
     return TD_OK;
-}
-
-static void put_hex(char *at, uint64_t number, size_t digits)
-{
-    while (digits) {
-        at[--digits] = "0123456789abcdef"[number & 15];
-        number >>= 4;
-    }
 }
 
 static void reply_taken(struct session *session, uint64_t now_ns)
 {
     struct sim *sim = session->sim;
 
-    if (sim->options.ses) { /* as long as SES's, and as unique: time, number, process */
-        char line[] = "250 Ok 0000000000000000-00000000-0000-4000-8000-000000000000-000000\r\n";
+    if (sim->options.ses) {
+        char line[SES_ID_MAX + 16] = "250 Ok ";
 
-        put_hex(line + 7, sim_unix_us(sim, now_ns) / 1000u, 16);
-        put_hex(line + 24, sim->taken_ever, 8);
-        put_hex(line + 33, sim->taken_ever >> 32, 4);
-        put_hex(line + 48, (uint64_t)getpid(), 12);
-        smtp_say(session, line, sizeof(line) - 1);
+        ses_id(sim, now_ns, line + 7);
+        memcpy(line + 67, "\r\n", 3);
+        smtp_say(session, line, 69);
     } else {
         char line[] = "250 2.0.0 Ok: queued as 000000000000\r\n";
 

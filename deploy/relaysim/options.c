@@ -14,7 +14,8 @@ enum option_key {
     KEY_LISTEN = 256, KEY_LISTEN_TLS, KEY_CONTROL, KEY_CERT, KEY_KEY, KEY_CA, KEY_CA_KEY, KEY_USER, KEY_PASSWORD_FILE,
     KEY_PLAINTEXT_AUTH, KEY_NAME, KEY_PROFILE, KEY_NO_PIPELINING, KEY_NO_STARTTLS, KEY_CHUNKING, KEY_SIZE, KEY_RATE,
     KEY_DAILY, KEY_MAX_CONNECTIONS, KEY_DELAY, KEY_IDLE, KEY_LEDGER, KEY_LEDGER_HASH, KEY_STORE, KEY_READY_FILE,
-    KEY_BOUNCE_SHARE, KEY_BOUNCE_TO, KEY_BOUNCE_MATCH, KEY_BOUNCE_STATUS
+    KEY_BOUNCE_SHARE, KEY_BOUNCE_TO, KEY_BOUNCE_MATCH, KEY_BOUNCE_STATUS,
+    KEY_SNS, KEY_SNS_LISTEN, KEY_SNS_TOPIC, KEY_SNS_VERSION
 };
 
 static const struct argp_option option_table[] = {
@@ -43,10 +44,14 @@ static const struct argp_option option_table[] = {
     {"ledger", KEY_LEDGER, "FILE", 0, "append a line for each mail taken, before the reply", 6},
     {"ledger-hash", KEY_LEDGER_HASH, NULL, 0, "with the SHA-256 of the message", 6},
     {"store", KEY_STORE, "DIR", 0, "keep each mail as a file", 6},
-    {"bounce-share", KEY_BOUNCE_SHARE, "PERCENT", 0, "answer this share of mails with a DSN", 7},
-    {"bounce-to", KEY_BOUNCE_TO, "HOST:PORT", 0, "LMTP server that takes the DSNs", 7},
+    {"bounce-share", KEY_BOUNCE_SHARE, "PERCENT", 0, "this share of mails bounces", 7},
+    {"bounce-to", KEY_BOUNCE_TO, "HOST:PORT", 0, "LMTP server that takes a DSN for each; else --sns tells", 7},
     {"bounce-match", KEY_BOUNCE_MATCH, "TEXT", 0, "only of mails to recipients that hold TEXT", 7},
-    {"bounce-status", KEY_BOUNCE_STATUS, "X.Y.Z", 0, "status in the DSN (5.1.1)", 7},
+    {"bounce-status", KEY_BOUNCE_STATUS, "X.Y.Z", 0, "status of a bounce (5.1.1)", 7},
+    {"sns", KEY_SNS, "URL", 0, "post the events of Amazon SES there, as SNS would: http://HOST:PORT/PATH", 8},
+    {"sns-listen", KEY_SNS_LISTEN, "HOST:PORT", 0, "HTTPS: certificate of the signatures, confirmation of the subscription", 8},
+    {"sns-topic", KEY_SNS_TOPIC, "ARN", 0, "TopicArn (arn:aws:sns:eu-west-1:123456789012:relaysim)", 8},
+    {"sns-version", KEY_SNS_VERSION, "1|2", 0, "signatures with SHA-1 or SHA-256 (1)", 8},
     {0}};
 /* clang-format on */
 
@@ -86,6 +91,13 @@ static void profile(struct argp_state *state, const char *text, bool *ret_ses)
         argp_error(state, "--profile: default or ses");
 }
 
+static void sns_version(struct argp_state *state, const char *text, bool *ret_sha256)
+{
+    *ret_sha256 = strcmp(text, "2") == 0;
+    if (!*ret_sha256 && strcmp(text, "1") != 0)
+        argp_error(state, "--sns-version: 1 or 2");
+}
+
 static void name_check(struct argp_state *state, const char *text)
 {
     if (!*text || strlen(text) > 255 ||
@@ -105,9 +117,11 @@ static void check_together(struct argp_state *state, const struct options *o)
         argp_error(state, "--listen-tls needs --cert and --key");
     if (!o->user != !o->password_file)
         argp_error(state, "--user and --password-file go together");
-    if ((o->bounce_share > 0) != (o->bounce_to != NULL))
-        argp_error(state, "--bounce-share and --bounce-to go together");
-    if (o->bounce_match && (!*o->bounce_match || !o->bounce_to))
+    if (o->bounce_share > 0 ? !o->bounce_to && !o->sns_url : o->bounce_to != NULL)
+        argp_error(state, "--bounce-share and --bounce-to (or --sns) go together");
+    if (!o->sns_url != !o->sns_listen || (o->sns_url && !o->cert_file))
+        argp_error(state, "--sns, --sns-listen and --cert go together");
+    if (o->bounce_match && (!*o->bounce_match || !(o->bounce_share > 0)))
         argp_error(state, "--bounce-match: some text, and only with --bounce-share");
 }
 
@@ -146,6 +160,10 @@ static error_t parse_one(int key, char *arg, struct argp_state *state)
     case KEY_BOUNCE_TO: o->bounce_to = arg; break;
     case KEY_BOUNCE_MATCH: o->bounce_match = arg; break;
     case KEY_BOUNCE_STATUS: status(state, arg); o->bounce_status = arg; break;
+    case KEY_SNS: o->sns_url = arg; break;
+    case KEY_SNS_LISTEN: o->sns_listen = arg; break;
+    case KEY_SNS_TOPIC: o->sns_topic = arg; break;
+    case KEY_SNS_VERSION: sns_version(state, arg, &o->sns_sha256); break;
     case ARGP_KEY_ARG: argp_error(state, "no argument is expected"); break;
     case ARGP_KEY_END: check_together(state, o); break;
     default: return ARGP_ERR_UNKNOWN;
@@ -164,7 +182,8 @@ void options_parse(struct options *options, int argc, char **argv)
             "to.\v"
             "Exit codes: 0 ended by SIGTERM or SIGINT, 64 wrong usage, 75 cannot go on, 78 wrong configuration."};
 
-    *options = (struct options){.name = "relaysim.invalid", .bounce_status = "5.1.1", .size = 41943040};
+    *options = (struct options){.name = "relaysim.invalid", .bounce_status = "5.1.1",
+                                .sns_topic = "arn:aws:sns:eu-west-1:123456789012:relaysim", .size = 41943040};
     argp_parse(&argp, argc, argv, 0, NULL, options);
     if (!options->idle_ms)
         options->idle_ms = options->ses ? 10000 : 300000;

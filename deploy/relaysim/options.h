@@ -16,6 +16,8 @@ struct options {
     const char *name;
     const char *ledger_file, *ready_file, *store_dir;
     const char *bounce_to, *bounce_status, *bounce_match;
+    const char *sns_url, *sns_listen, *sns_topic; /* NULL: no events */
+    bool sns_sha256;     /* signature version 2 */
     double bounce_share; /* percent */
     uint64_t size, rate, daily, max_connections, delay_ms, idle_ms;
     bool plaintext_auth, no_pipelining, no_starttls, chunking, ledger_hash, ses;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "smtp.h"
+#include "sns_event.h"
 
 #define OUT_MAX (4u << 20)
 #define OUT_HIGH (128u << 10) /* replies waiting; past it no more commands are read */
@@ -53,6 +54,7 @@ static void session_free(struct session *session)
     td_buf_release(&session->mail.return_path);
     td_buf_release(&session->mail.recipients);
     td_buf_release(&session->mail.head);
+    td_buf_release(&session->mail.ses_tags);
     td_buf_release(&session->mail.text);
     free(session);
 }
@@ -458,6 +460,7 @@ static struct session *session_new(struct listener *listener, int fd, uint16_t p
     td_buf_init(&session->mail.return_path, COMMAND_PATH_MAX);
     td_buf_init(&session->mail.recipients, 256u * (COMMAND_PATH_MAX + 1));
     td_buf_init(&session->mail.head, MESSAGE_HEAD_MAX);
+    td_buf_init(&session->mail.ses_tags, SES_TAGS_MAX);
     td_buf_init(&session->mail.text, sim->options.size + 1);
     if (sim->options.ledger_hash && !(session->sha = EVP_MD_CTX_new())) {
         free(session);

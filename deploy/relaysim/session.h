@@ -48,7 +48,9 @@ struct mail {
     struct td_buf text;          /* the whole message, with --store only */
     char message_id[MESSAGE_ID_MAX];
     size_t message_id_len;
-    bool bounce; /* chosen for a DSN */
+    bool bounce; /* chosen to bounce */
+    bool ses_events;        /* it names a configuration set */
+    struct td_buf ses_tags; /* its X-SES-MESSAGE-TAGS, with --sns only */
 };
 
 struct session {

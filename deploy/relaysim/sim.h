@@ -13,6 +13,7 @@
 
 struct session;
 struct bouncer;
+struct sns;
 
 struct counts {
     uint64_t connections; /* accepted, since start or reset */
@@ -46,6 +47,7 @@ struct sim {
     bool refusing; /* the SMTP listeners are closed by a fault */
     struct timer refuse_timer;
     struct bouncer *bouncer; /* NULL without --bounce-to */
+    struct sns *sns;         /* NULL without --sns */
     char *input;             /* INPUT_MAX octets, owned */
     uint64_t unix_offset_ns; /* steady clock + this = time of day, fixed at start, so ledger times never step */
     uint64_t started_ns, taken_ever, stored;

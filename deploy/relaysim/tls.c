@@ -148,6 +148,13 @@ static bool issuer_ready(struct tls *tls)
     return tls->issuer != NULL;
 }
 
+X509 *tls_sign_certificate(struct tls *tls, const char *common_name, EVP_PKEY *key)
+{
+    struct certificate_plan plan = {common_name, "DNS:sns.amazonaws.com", -DAY_S, 30 * DAY_S};
+
+    return issuer_ready(tls) ? certificate_new(&plan, key, tls->issuer, tls->issuer_key) : NULL;
+}
+
 static X509 *bad_certificate(struct tls *tls, enum fault_certificate kind, EVP_PKEY *key)
 {
     struct certificate_plan plan = {"localhost", "DNS:localhost,IP:127.0.0.1,IP:::1", -DAY_S, 30 * DAY_S};

@@ -18,6 +18,9 @@ struct tls {
 int tls_init(struct tls *tls, const struct options *options, struct td_err *reterr);
 void tls_release(struct tls *tls);
 
+/** A certificate for a key, issued by --ca or by a CA made at start; the caller owns it. NULL when it cannot be made. */
+X509 *tls_sign_certificate(struct tls *tls, const char *common_name, EVP_PKEY *key);
+
 /** Context with this kind of certificate, made on first use; borrowed. NULL when it cannot be made. */
 SSL_CTX *tls_context(struct tls *tls, enum fault_certificate kind);
 

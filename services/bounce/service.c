@@ -1,6 +1,7 @@
-/* bounce: what comes back. The front takes reports over LMTP and writes them to mail.feedback before it answers,
- * so that a crash loses none; the back (settle.c) reads them from there and decides. Two or more processes share
- * both: any of them may take a report, and the group gives each its partitions of mail.feedback. */
+/* bounce: what comes back. The front takes reports over LMTP and events of SES over SNS, and writes them to
+ * mail.feedback before it answers, so that a crash loses none; the back (settle.c) reads them from there and decides.
+ * Two or more processes share both: any of them may take a report, and the group gives each its partitions of
+ * mail.feedback. */
 #include "service.h"
 
 #include <stdio.h>
@@ -10,6 +11,7 @@
 
 #include "lmtp_server.h"
 #include "settle.h"
+#include "sns_front.h"
 #include "tandem/clock.h"
 #include "tandem/log.h"
 #include "tandem/pb.h"
@@ -33,6 +35,7 @@ struct bounce {
     struct td_kafka_out *out;
     struct td_kafka_in *in;
     struct lmtp_server *server;
+    struct sns_front *sns; /* NULL: not asked for */
     struct settle *settle;
     struct td_watermark *lane[LANES_MAX]; /* of mail.feedback, by partition; NULL: not ours */
     bool failed;
@@ -246,6 +249,7 @@ static void bounce_free(void *state)
     td_redis_free(b->redis);
     td_kafka_out_free(b->out, FLUSH_MS); /* LMTP clients get their answers */
     lmtp_server_free(b->server);
+    sns_front_free(b->sns);
     settle_free(b->settle);
     free(b);
 }
@@ -270,6 +274,8 @@ static int bounce_open(struct bounce *b, struct td_err *reterr)
     if (rc == TD_OK)
         rc = lmtp_server_new(loop, s->bounce_lmtp_listen, (size_t)s->bounce_max_message_bytes, &server_ops, b,
                              &b->server, reterr);
+    if (rc == TD_OK && s->bounce_sns_listen)
+        rc = sns_front_new(loop, s, b->app->metrics, b->out, on_fatal, b, &b->sns, reterr);
     if (rc == TD_OK)
         rc = td_kafka_in_new(loop, s, b->app->metrics, "bounce", topics, 1, &in_ops, b, &b->in, reterr);
     return rc;
@@ -315,6 +321,7 @@ static void bounce_stop(void *state)
     struct bounce *b = state;
 
     lmtp_server_stop(b->server);
+    sns_front_stop(b->sns);
     td_kafka_in_stop(b->in, on_in_stopped, b);
 }
 
@@ -331,7 +338,7 @@ static bool bounce_ready(void *state, char *why, size_t size)
 
 const struct td_service bounce_service = {
     .name = "bounce",
-    .summary = "take what comes back: delivery reports over LMTP",
+    .summary = "take what comes back: delivery reports over LMTP, events of SES over SNS",
     .start = bounce_start,
     .stop = bounce_stop,
     .ready = bounce_ready,

@@ -1,69 +1,26 @@
-/* report -> token -> class -> ledger counter -> relay's hours -> address hash -> suppression (Redis, then topic) and outcome ->
- * done
+/* record -> token and what it says (settle_read.c) -> ledger: has the mail its outcome? if not, it is ACCEPTED
+ *        -> address hash -> ledger: counter of bounces -> relay's hours -> suppression (Redis) -> topics (settle_write.c) -> done
  *
- * The ledger's counter comes first: it says whether this recipient was counted before, so a report that comes
- * twice counts once. All later steps are idempotent by key. Whatever fails is tried again from the counter a
- * little later. */
-#include "settle.h"
-
+ * Each step may be repeated: the ledger ends and counts a recipient once, and all else is named by its key. Whatever
+ * fails is tried again from the start a little later. */
 #include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "bounce_classify.h"
+#include "ses_event.h"
+#include "settle_int.h"
 #include "tandem/clock.h"
-#include "tandem/dead_letter.h"
 #include "tandem/ledger.h"
 #include "tandem/log.h"
-#include "tandem/pb.h"
-#include "tandem/token.h"
 
-#include "tandem/internal/v1/feedback.pb-c.h"
-#include "tandem/mail/v1/outcome.pb-c.h"
-#include "tandem/mail/v1/suppression.pb-c.h"
-
-enum { AGAIN_MS = 500, DRAIN_MS = 10000 };
-
-struct report {
-    struct report *prev, *next; /* of all that are under way */
-    struct report *again_next;
-    struct settle *owner;
-    struct td_lane lane;
-    int64_t offset, received_ms;
-    bool forgotten; /* its lane is gone: it ends without `done`, and counts no more as under way */
-    bool dead;      /* not readable: it only goes to the dead letters, from raw */
-    struct td_token token;
-    const char *relay;
-    struct bounce_verdict verdict;
-    char status[12];
-    uint8_t hash[TD_HASH_BYTES];
-    bool has_hash;
-    size_t tells;      /* calls that tell its relay what the campaign has there */
-    size_t deliveries; /* records on their way */
-    bool failed;       /* one of them was not written */
-    const char *dead_reason;
-    size_t key_len, raw_len;
-    char *raw; /* key and value of the record, when dead */
+enum {
+    AGAIN_MS = 500,
+    DRAIN_MS = 10000,
+    GRACE_MS = 3000,     /* dispatch ends what its relay has answered */
+    REDIS_GRACE_MS = 10000 /* and writes back what it ended while Redis was away */
 };
-
-struct settle {
-    const struct td_settings *settings;
-    struct td_redis *redis;
-    struct td_kafka_out *out;
-    struct settle_ops ops;
-    void *user;
-    const char *relays[TD_RELAYS_MAX];
-    uv_timer_t *timer;
-    struct report *all, *again; /* again: those that wait for their next try */
-    size_t busy;
-    void (*drained)(void *user);
-    uint64_t drain_until_ms;
-    struct td_metric *by_class[BOUNCE_UNKNOWN + 1], *ignored[3], *dead, *no_hash, *m_busy;
-};
-
-enum { IGNORED_FORGED, IGNORED_NO_FAILURE, IGNORED_UNFIT };
 
 static void report_start(struct report *r);
 
@@ -87,6 +44,7 @@ static void report_free(struct report *r)
         r->owner->all = r->next;
     if (r->next)
         r->next->prev = r->prev;
+    free(r->outcome);
     free(r->raw);
     free(r);
 }
@@ -120,122 +78,15 @@ static void report_again(struct report *r)
     s->again = r;
 }
 
-/* ---- Kafka ---- */
-
-static void on_delivered(void *user, int64_t offset, const struct td_err *err)
+/* The pending copy of an outcome goes once mail.outcomes has it; should that fail it stays until it expires. */
+void settle_written(struct report *r, bool all)
 {
-    struct report *r = user;
-
-    (void)offset;
-    if (err && err->code == TD_EFATAL)
-        r->owner->ops.fatal(r->owner->user, err);
-    r->failed = r->failed || err != NULL;
-    if (--r->deliveries)
-        return;
-    if (r->failed) {
-        r->failed = false;
-        report_again(r);
-    } else {
+    if (all && r->outcome)
+        td_ledger_published(r->owner->redis, r->token.campaign_id, &r->token.index, 1, NULL, NULL);
+    if (all)
         report_end(r, true);
-    }
-}
-
-static void written(struct report *r, int rc, const struct td_err *err)
-{
-    if (rc == TD_OK)
-        r->deliveries++;
     else
-        r->failed = true;
-    if (rc == TD_EFATAL)
-        r->owner->ops.fatal(r->owner->user, err);
-}
-
-static void message_send(struct report *r, enum td_topic_id topic, const void *key, size_t key_len,
-                         const ProtobufCMessage *msg)
-{
-    size_t len;
-    void *packed = td_pb_write(msg, &len);
-    struct td_err err = {TD_ENOMEM, "no memory for a record"};
-    int rc = TD_ENOMEM;
-
-    if (packed)
-        rc =
-            td_kafka_out_send(r->owner->out, topic, -1, key, key_len, packed, len, NULL, 0, on_delivered, r, &err);
-    written(r, rc, &err);
-    free(packed);
-}
-
-static Tandem__Mail__V1__BounceClass class_of(enum bounce_class class)
-{
-    static const Tandem__Mail__V1__BounceClass to[] = {
-        [BOUNCE_HARD] = TANDEM__MAIL__V1__BOUNCE_CLASS__BOUNCE_CLASS_HARD,
-        [BOUNCE_SOFT] = TANDEM__MAIL__V1__BOUNCE_CLASS__BOUNCE_CLASS_SOFT,
-        [BOUNCE_BLOCK] = TANDEM__MAIL__V1__BOUNCE_CLASS__BOUNCE_CLASS_BLOCK,
-        [BOUNCE_MESSAGE] = TANDEM__MAIL__V1__BOUNCE_CLASS__BOUNCE_CLASS_MESSAGE,
-        [BOUNCE_CAMPAIGN] = TANDEM__MAIL__V1__BOUNCE_CLASS__BOUNCE_CLASS_CAMPAIGN,
-        [BOUNCE_UNKNOWN] = TANDEM__MAIL__V1__BOUNCE_CLASS__BOUNCE_CLASS_UNKNOWN,
-    };
-
-    return to[class];
-}
-
-static void send_outcome(struct report *r)
-{
-    Tandem__Mail__V1__Outcome outcome = TANDEM__MAIL__V1__OUTCOME__INIT;
-    Tandem__Mail__V1__BounceFact fact = TANDEM__MAIL__V1__BOUNCE_FACT__INIT;
-    char key[TD_MAIL_KEY_MAX];
-    size_t key_len = td_mail_key(key, r->token.campaign_id, r->token.index);
-
-    fact.class_ = class_of(r->verdict.class);
-    fact.relay = (char *)(uintptr_t)r->relay;
-    fact.enhanced_status = r->status;
-    fact.reason = (char *)(uintptr_t)r->verdict.reason;
-    if (r->has_hash)
-        fact.address_hash = (ProtobufCBinaryData){sizeof(r->hash), r->hash};
-    outcome.campaign_id = r->token.campaign_id;
-    outcome.index = r->token.index;
-    outcome.at_unix_ms = r->received_ms;
-    outcome.service = (char *)(uintptr_t) "bounce";
-    outcome.kind_case = TANDEM__MAIL__V1__OUTCOME__KIND_BOUNCE;
-    outcome.bounce = &fact;
-    message_send(r, TD_T_OUTCOMES, key, key_len, &outcome.base);
-}
-
-static void send_suppression(struct report *r)
-{
-    Tandem__Mail__V1__Suppression suppression = TANDEM__MAIL__V1__SUPPRESSION__INIT;
-
-    suppression.address_hash = (ProtobufCBinaryData){sizeof(r->hash), r->hash};
-    suppression.reason = TANDEM__MAIL__V1__SUPPRESSION_REASON__SUPPRESSION_REASON_HARD_BOUNCE;
-    suppression.at_unix_ms = r->received_ms;
-    suppression.campaign_id = r->token.campaign_id;
-    message_send(r, TD_T_SUPPRESSIONS, r->hash, sizeof(r->hash), &suppression.base);
-}
-
-static void publish(struct report *r)
-{
-    r->deliveries = 1; /* this function, so that the report does not end before both are sent */
-    send_outcome(r);
-    if (r->verdict.class == BOUNCE_HARD && r->has_hash)
-        send_suppression(r);
-    on_delivered(r, -1, NULL);
-}
-
-static void send_dead_letter(struct report *r)
-{
-    const struct td_record rec = {
-        .lane = r->lane,
-        .offset = r->offset,
-        .key = r->raw,
-        .key_len = r->key_len,
-        .value = r->raw + r->key_len,
-        .len = r->raw_len,
-    };
-    struct td_err err;
-
-    r->deliveries = 1; /* this function */
-    written(r, td_dead_letter(r->owner->out, "bounce", &rec, r->dead_reason, on_delivered, r, &err), &err);
-    on_delivered(r, -1, NULL);
+        report_again(r);
 }
 
 /* ---- Redis ---- */
@@ -257,14 +108,113 @@ static void on_suppressed(void *user, const struct td_reply *reply, const struct
 {
     struct report *r = user;
 
-    (void)reply;
-    if (err)
+    if (err) {
         report_again(r);
-    else
-        publish(r);
+        return;
+    }
+    if (r->complained && td_reply_int(reply))
+        td_metric_add(r->owner->complaints, 1);
+    settle_publish(r);
 }
 
-/* The report names nobody we trust; the hash that ingestion stored for this number does. A number that was never
+static void suppress(struct report *r)
+{
+    if (r->suppress && r->has_hash)
+        asked(r, td_suppression_add(r->owner->redis, r->hash, on_suppressed, r));
+    else
+        settle_publish(r);
+}
+
+/* Each call, and the function that makes them. */
+static void on_told(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    struct report *r = user;
+
+    (void)reply;
+    r->failed = r->failed || err != NULL;
+    if (--r->tells)
+        return;
+    if (r->failed) {
+        r->failed = false;
+        report_again(r);
+    } else {
+        r->then(r);
+    }
+}
+
+/* The relay's own rate is counted beside the campaign's, from what the ledger says the campaign has there: so a crash between
+ * the two is made good when the record comes again. */
+static void tell_relay(struct report *r, const struct td_reply *hours, void (*then)(struct report *r))
+{
+    r->then = then;
+    r->tells = 1;
+    for (size_t i = 0; i < td_reply_count(hours); i++) {
+        int rc = td_relay_count(r->owner->redis, r->token.campaign_id, td_reply_str(td_reply_at(hours, i), NULL), on_told, r);
+
+        r->tells += td_redis_answers(rc);
+        r->failed = r->failed || rc == TD_ENOMEM;
+    }
+    on_told(r, NULL, NULL);
+}
+
+static void on_counted(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    struct report *r = user;
+
+    if (err) {
+        report_again(r);
+        return;
+    }
+    if (td_reply_int(td_reply_at(reply, 0)))
+        td_metric_add(r->owner->by_class[r->verdict.class], 1);
+    tell_relay(r, td_reply_at(reply, 1), suppress);
+}
+
+static void count(struct report *r)
+{
+    /* The ledger has three counters. What is neither about the address nor about its mailbox counts as a block. */
+    enum bounce_class class = r->verdict.class > BOUNCE_BLOCK ? BOUNCE_BLOCK : r->verdict.class;
+
+    if (r->bounced)
+        asked(r, td_ledger_bounce(r->owner->redis, r->token.campaign_id, r->token.index, r->relay,
+                                  bounce_class_name(class), on_counted, r));
+    else
+        suppress(r);
+}
+
+static void on_ended(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    struct report *r = user;
+
+    if (err || td_reply_count(reply) > TD_ENDED_OTHERS) { /* not told, or somebody was faster: it is looked at again */
+        free(r->outcome);
+        r->outcome = NULL;
+        report_again(r);
+        return;
+    }
+    r->ended = true;
+    td_metric_add(r->owner->settled, 1);
+    td_log(TD_INFO, "mail.settled", "msg=%s/%" PRIu32 " relay=%s to=accepted by=%s", r->token.campaign_id, r->token.index,
+           r->relay, r->evidence);
+    tell_relay(r, td_reply_at(reply, TD_ENDED_HOURS), count);
+}
+
+/* It has no outcome, and what came back proves that the relay took it. */
+static void end_mail(struct report *r)
+{
+    struct td_ended ended = {.index = r->token.index, .result = "accepted", .relay = r->relay};
+
+    r->outcome = settle_outcome(r, &r->outcome_len);
+    if (!r->outcome) {
+        report_again(r);
+        return;
+    }
+    ended.outcome = r->outcome;
+    ended.outcome_len = r->outcome_len;
+    asked(r, td_ledger_end(r->owner->redis, r->token.campaign_id, &ended, 1, on_ended, r));
+}
+
+/* What came back names nobody we trust; the hash that ingestion stored for this number does. A number that was never
  * stored (Redis has lost it) reads as nothing or as zeros. */
 static void on_hash(void *user, const struct td_reply *reply, const struct td_err *err)
 {
@@ -281,16 +231,16 @@ static void on_hash(void *user, const struct td_reply *reply, const struct td_er
     r->has_hash = len == sizeof(r->hash) && memcmp(hash, zeros, sizeof(zeros)) != 0;
     if (r->has_hash) {
         memcpy(r->hash, hash, sizeof(r->hash));
-    } else if (r->verdict.class == BOUNCE_HARD) {
+    } else if (r->suppress) {
         td_metric_add(r->owner->no_hash, 1);
         td_log(TD_WARN, "bounce.not_suppressed",
                "msg=%s/%" PRIu32 " why=\"Redis does not know whose mail it was\"", r->token.campaign_id,
                r->token.index);
     }
-    if (r->verdict.class == BOUNCE_HARD && r->has_hash)
-        asked(r, td_suppression_add(r->owner->redis, r->hash, on_suppressed, r));
+    if (r->outcome || r->known)
+        count(r);
     else
-        publish(r);
+        end_mail(r);
 }
 
 static void ask_hash(struct report *r)
@@ -308,56 +258,53 @@ static void ask_hash(struct report *r)
     asked(r, td_redis_command(r->owner->redis, args, 4, on_hash, r));
 }
 
-/* Each call, and the function that makes them. */
-static void on_told(void *user, const struct td_reply *reply, const struct td_err *err)
+/* Who ended it may have died before mail.outcomes had it, this process included, in an earlier life. */
+static bool take_pending(struct report *r, const char *pending, size_t len)
 {
-    struct report *r = user;
-
-    (void)reply;
-    r->failed = r->failed || err != NULL;
-    if (--r->tells)
-        return;
-    if (r->failed) {
-        r->failed = false;
-        report_again(r);
-    } else {
-        ask_hash(r);
-    }
+    r->outcome = malloc(len);
+    if (!r->outcome)
+        return false;
+    memcpy(r->outcome, pending, len);
+    r->outcome_len = len;
+    return true;
 }
 
-/* The relay's own bounce rate is counted beside the campaign's, from what the ledger says the campaign has: so a crash between
- * the two is made good when the report comes again. */
-static void on_counted(void *user, const struct td_reply *reply, const struct td_err *err)
+/* A mail whose relay has answered is ended by dispatch, a moment after it was taken: an event that is faster waits for
+ * that, since the reply says more. So does one that comes when Redis has just come back: what dispatch ended without it
+ * is on mail.outcomes, and not yet in the ledger. */
+static void on_looked(void *user, const struct td_reply *reply, const struct td_err *err)
 {
     struct report *r = user;
-    const struct td_reply *hours = td_reply_at(reply, 1);
+    bool done, early = td_wall_ms() < r->received_ms + GRACE_MS || td_mono_ms() < r->owner->redis_up_ms + REDIS_GRACE_MS;
+    const char *pending;
+    size_t len = 0;
 
     if (err) {
         report_again(r);
         return;
     }
-    if (td_reply_int(td_reply_at(reply, 0)))
-        td_metric_add(r->owner->by_class[r->verdict.class], 1);
-    r->tells = 1;
-    for (size_t i = 0; i < td_reply_count(hours); i++) {
-        int rc = td_relay_count(r->owner->redis, r->token.campaign_id, td_reply_str(td_reply_at(hours, i), NULL), on_told, r);
-
-        r->tells += td_redis_answers(rc);
-        r->failed = r->failed || rc == TD_ENOMEM;
+    done = td_reply_int(td_reply_at(reply, 0)) == 1;
+    pending = td_reply_str(td_reply_at(reply, 1), &len);
+    r->known = done && len == 0;
+    if (!r->known && early) {
+        report_again(r);
+    } else if (done && len && !r->outcome && !take_pending(r, pending, len)) {
+        report_again(r);
+    } else if (r->known && !r->bounced && !r->complained && !r->suppress) {
+        report_end(r, true); /* as nearly all are: the proof of what was known */
+    } else {
+        ask_hash(r);
     }
-    on_told(r, NULL, NULL);
 }
 
 static void report_start(struct report *r)
 {
-    /* The ledger has three counters. What is neither about the address nor about its mailbox counts as a block. */
-    enum bounce_class class = r->verdict.class > BOUNCE_BLOCK ? BOUNCE_BLOCK : r->verdict.class;
-
     if (r->dead)
-        send_dead_letter(r);
+        settle_dead_letter(r);
+    else if (r->ended)
+        count(r); /* again: the ledger has it from us, mail.outcomes may not */
     else
-        asked(r, td_ledger_bounce(r->owner->redis, r->token.campaign_id, r->token.index, r->relay,
-                                  bounce_class_name(class), on_counted, r));
+        asked(r, td_ledger_look(r->owner->redis, r->token.campaign_id, r->token.index, on_looked, r));
 }
 
 /* Try again what failed; give up a drain that takes too long. */
@@ -381,46 +328,6 @@ static void on_timer(uv_timer_t *timer)
 }
 
 /* ---- reading ---- */
-
-/* @return TD_OK; TD_ENOTFOUND: no failure is reported; TD_EDENIED: forged or not ours; TD_ESYNTAX, TD_ETOOBIG: no
- * Feedback; TD_ENOMEM */
-static int read_report(struct settle *s, const struct td_record *rec, struct report *r, struct td_err *reterr)
-{
-    struct td_arena *arena = td_arena_new(td_pb_budget(rec->len));
-    Tandem__Internal__V1__Feedback *msg = NULL;
-    struct dsn dsn = {.kind = REPORT_NONE};
-    int rc;
-
-    if (!arena)
-        return td_fail(reterr, TD_ENOMEM, "report");
-    rc = td_pb_read(&tandem__internal__v1__feedback__descriptor, rec->value, rec->len, arena,
-                    (ProtobufCMessage **)&msg, reterr);
-    if (rc < 0)
-        goto out;
-    if (msg->source != TANDEM__INTERNAL__V1__FEEDBACK_SOURCE__FEEDBACK_SOURCE_MAIL) {
-        rc = td_fail(reterr, TD_ESYNTAX, "feedback of a kind that this release does not know");
-        goto out;
-    }
-    if (td_token_read(msg->envelope_recipient, strlen(msg->envelope_recipient), TD_TOKEN_BOUNCE,
-                      s->settings->keys_token, strlen(s->settings->keys_token), s->relays,
-                      s->settings->relay_count, &r->token, NULL) < 0) {
-        rc = td_fail(reterr, TD_EDENIED, "its return path does not verify");
-        goto out;
-    }
-    /* What cannot be read as mail, or is too deep, reports nothing. */
-    if (dsn_read(msg->raw.data, msg->raw.len, &dsn, reterr) < 0 || dsn.kind != REPORT_FAILED) {
-        rc =
-            td_fail(reterr, TD_ENOTFOUND, "%s", dsn.kind == REPORT_NONE ? "no delivery report" : "nobody bounced");
-        goto out;
-    }
-    r->received_ms = msg->received_at_unix_ms;
-    r->verdict = bounce_classify(&dsn);
-    r->relay = s->relays[r->token.relay];
-    memcpy(r->status, dsn.status, sizeof(r->status));
-out:
-    td_arena_free(arena);
-    return rc;
-}
 
 static int keep_raw(struct report *r, const struct td_record *rec, const char *reason)
 {
@@ -466,13 +373,14 @@ void settle_record(struct settle *s, const struct td_record *rec)
 {
     struct report *r = report_new(s, rec);
     struct td_err err = {TD_OK, ""};
+    enum ignored why = IGNORED_FORGED;
     int rc;
 
     if (!r) {
         s->ops.fatal(s->user, &(struct td_err){TD_ENOMEM, "no memory for a report"});
         return;
     }
-    rc = read_report(s, rec, r, &err);
+    rc = settle_read(s, rec, r, &why, &err);
     if (rc == TD_ESYNTAX || rc == TD_ETOOBIG) {
         td_metric_add(s->dead, 1);
         rc = keep_raw(r, rec, "feedback.unreadable");
@@ -483,13 +391,13 @@ void settle_record(struct settle *s, const struct td_record *rec)
         return;
     }
     if (rc < 0) {
-        td_metric_add(s->ignored[rc == TD_EDENIED ? IGNORED_FORGED : IGNORED_NO_FAILURE], 1);
-        td_log(TD_INFO, "report.ignored", "partition=%" PRId32 " offset=%" PRId64 " why=\"%s\"",
+        td_metric_add(s->ignored[rc == TD_EDENIED ? IGNORED_FORGED : why], 1);
+        td_log(why == IGNORED_NO_EVENT && rc != TD_EDENIED ? TD_DEBUG : TD_INFO, "report.ignored", "partition=%" PRId32 " offset=%" PRId64 " why=\"%s\"",
                rec->lane.partition, rec->offset, err.text);
         report_end(r, true);
         return;
     }
-    if (!r->dead)
+    if (r->bounced)
         report_log(r);
     report_start(r);
 }
@@ -534,10 +442,20 @@ void settle_drain(struct settle *s, void (*drained)(void *user))
     check_drained(s);
 }
 
+static void on_redis(void *user, bool up, const char *run_id)
+{
+    struct settle *s = user;
+
+    (void)run_id;
+    if (up && s->redis_was_up)
+        s->redis_up_ms = td_mono_ms();
+    s->redis_was_up = s->redis_was_up || up;
+}
+
 static void make_metrics(struct settle *s, struct td_metrics *metrics)
 {
     static const char *const why[] = {
-        [IGNORED_FORGED] = "forged", [IGNORED_NO_FAILURE] = "no_failure", [IGNORED_UNFIT] = "unfit"};
+        [IGNORED_FORGED] = "forged", [IGNORED_NO_FAILURE] = "no_failure", [IGNORED_NO_EVENT] = "no_event", [IGNORED_UNFIT] = "unfit"};
     char labels[32];
 
     for (int c = BOUNCE_HARD; c <= BOUNCE_UNKNOWN; c++) {
@@ -550,8 +468,16 @@ static void make_metrics(struct settle *s, struct td_metrics *metrics)
         s->ignored[i] = td_metric(metrics, TD_COUNTER, "tandem_bounce_ignored_total",
                                   "Mails that came back and changed nothing.", labels);
     }
+    for (int k = SES_OTHER; k <= SES_REJECT; k++) {
+        snprintf(labels, sizeof(labels), "kind=\"%s\"", ses_kind_name((enum ses_kind)k));
+        s->events[k] = td_metric(metrics, TD_COUNTER, "tandem_bounce_events_total", "Events of SES that were read.", labels);
+    }
+    s->complaints = td_metric(metrics, TD_COUNTER, "tandem_bounce_complaints_total",
+                              "Complaints by addresses that were not suppressed yet.", "");
+    s->settled = td_metric(metrics, TD_COUNTER, "tandem_bounce_settled_total",
+                           "Mails whose outcome is ACCEPTED because of what came back.", "");
     s->no_hash = td_metric(metrics, TD_COUNTER, "tandem_bounce_not_suppressed_total",
-                           "Hard bounces whose address is not known any more, because Redis lost it.", "");
+                           "Bounces and complaints whose address is not known any more, because Redis lost it.", "");
     s->dead = td_metric(metrics, TD_COUNTER, "tandem_bounce_dead_letters_total",
                         "Records of mail.feedback that could not be read.", "");
     s->m_busy =
@@ -581,6 +507,7 @@ int settle_new(uv_loop_t *loop, const struct td_settings *settings, struct td_me
     uv_timer_init(loop, s->timer);
     s->timer->data = s;
     uv_timer_start(s->timer, on_timer, AGAIN_MS, AGAIN_MS);
+    td_redis_on_state(redis, on_redis, s);
     *ret = s;
     return TD_OK;
 }

@@ -1,6 +1,6 @@
-/* unconfirmed list, settle: mails whose outcome is UNCONFIRMED, and what was found out later. All from mail.outcomes, which is
- * read twice: a report about such a mail may come before its outcome, and to keep every bounce until the end would take
- * memory without bound. */
+/* unconfirmed list, settle: mails whose outcome is UNCONFIRMED, and what was found out later; of a campaign that is named also
+ * those that still wait for evidence (waiting.c). The former come from mail.outcomes, which is read twice: a report about such
+ * a mail may come before its outcome, and to keep every bounce until the end would take memory without bound. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +16,7 @@
 #include "tandem/map.h"
 #include "tandem/pb.h"
 #include "text.h"
+#include "waiting.h"
 
 enum { INDEXES_MAX = 1000, MAILS_MAX = 1000000, FLUSH_MS = 10000 };
 
@@ -206,6 +207,14 @@ static void print_mail(const struct ctl *ctl, const struct unconfirmed *mail)
                mail->reason, evidence(mail), *mail->bounce_status ? " " : "", mail->bounce_status);
 }
 
+static void print_waiting(const struct ctl *ctl, const char *campaign_id, uint32_t index)
+{
+    if (ctl->json)
+        printf("{\"campaign_id\":\"%s\",\"index\":%" PRIu32 ",\"waiting\":true}\n", campaign_id, index);
+    else
+        printf("%-36s %8" PRIu32 "  begun, no outcome yet: waits for evidence\n", campaign_id, index);
+}
+
 struct unconfirmed_input {
     struct ctl *ctl; /* first: see ctl_input */
     const char *campaign_id, *words[INDEXES_MAX + 1];
@@ -250,23 +259,31 @@ int ctl_unconfirmed_list(struct ctl *ctl, int argc, char **argv)
 {
     static const struct argp argp = {NULL, parse_arguments, "[CAMPAIGN]",
                                      "Mails whose outcome is UNCONFIRMED, of one campaign or of all, and what was found out later: a "
-                                     "bounce proves that the relay had it, or an operator has settled it.",
+                                     "bounce proves that the relay had it, or an operator has settled it. With CAMPAIGN also its mails "
+                                     "that were begun, have no outcome and wait for evidence.",
                                      ctl_children, NULL, NULL};
     struct unconfirmed_input input = {.ctl = ctl};
     struct reading r = {.ctl = ctl};
+    struct waiting waiting = {NULL, 0};
     int code = prepare(ctl, &argp, argc, argv, &input);
 
     if (code != CTL_OK)
         return code;
     r.campaign_id = input.campaign_id;
-    code = read_all(&r);
+    if (input.campaign_id)
+        code = waiting_read(ctl, input.campaign_id, &waiting);
+    if (code == CTL_OK)
+        code = read_all(&r);
     if (code == CTL_OK) {
+        for (size_t i = 0; i < waiting.count; i++)
+            print_waiting(ctl, input.campaign_id, waiting.index[i]);
         if (r.count)
             qsort(r.mail, r.count, sizeof(*r.mail), by_name);
         for (size_t i = 0; i < r.count; i++)
             print_mail(ctl, r.mail[i]);
-        ctl_note(ctl, "%zu unconfirmed", r.count);
+        ctl_note(ctl, "%zu unconfirmed, %zu waiting for evidence", r.count, waiting.count);
     }
+    free(waiting.index);
     reading_release(&r);
     return code;
 }
@@ -334,10 +351,27 @@ static int send_all(struct ctl *ctl, struct unconfirmed *const *mails, size_t co
     return sending.code;
 }
 
+static bool is_waiting(const struct waiting *waiting, uint32_t index)
+{
+    for (size_t i = 0; i < waiting->count; i++)
+        if (waiting->index[i] == index)
+            return true;
+    return false;
+}
+
+/* Those that are to be settled: UNCONFIRMED ones get a later fact, those that wait their outcome. */
+struct chosen {
+    struct unconfirmed *unconfirmed[INDEXES_MAX];
+    uint32_t waiting[INDEXES_MAX];
+    size_t unconfirmed_count, waiting_count;
+};
+
 /* Every number that was named, or none: a slip of the keyboard settles nothing. */
-static int choose(const struct reading *r, const struct unconfirmed_input *input, struct unconfirmed **chosen)
+static int choose(const struct reading *r, const struct waiting *waiting, const struct unconfirmed_input *input,
+                  struct chosen *chosen)
 {
     for (size_t i = 0; i + 1 < input->word_count; i++) {
+        struct unconfirmed *mail;
         char key[TD_MAIL_KEY_MAX];
         uint64_t index;
 
@@ -345,9 +379,14 @@ static int choose(const struct reading *r, const struct unconfirmed_input *input
             ctl_say("%s is no number of a recipient", input->words[i]);
             return CTL_USAGE;
         }
-        chosen[i] = td_map_get(r->map, key, td_mail_key(key, input->campaign_id, (uint32_t)index));
-        if (!chosen[i]) {
-            ctl_say("number %s of campaign %s is not UNCONFIRMED; nothing was settled", input->words[i], input->campaign_id);
+        mail = td_map_get(r->map, key, td_mail_key(key, input->campaign_id, (uint32_t)index));
+        if (mail) {
+            chosen->unconfirmed[chosen->unconfirmed_count++] = mail;
+        } else if (is_waiting(waiting, (uint32_t)index)) {
+            chosen->waiting[chosen->waiting_count++] = (uint32_t)index;
+        } else {
+            ctl_say("number %s of campaign %s is not UNCONFIRMED and does not wait; nothing was settled", input->words[i],
+                    input->campaign_id);
             return CTL_FAILED;
         }
     }
@@ -358,11 +397,13 @@ int ctl_unconfirmed_settle(struct ctl *ctl, int argc, char **argv)
 {
     static const struct argp argp = {NULL, parse_arguments, "CAMPAIGN NUMBER... accepted|refused",
                                      "Note on mail.outcomes what became of UNCONFIRMED mails, as a relay's own log or the recipient "
-                                     "says. Their outcome and all sums stay as they are. To send one again, hand it in as a campaign "
-                                     "of its own: only you know that it did not arrive.",
+                                     "says. Their outcome and all sums stay as they are; mails that still wait for evidence get their "
+                                     "outcome by this. To send one again, hand it in as a campaign of its own: only you know that it "
+                                     "did not arrive.",
                                      ctl_children, NULL, NULL};
     struct unconfirmed_input input = {.ctl = ctl, .words_max = INDEXES_MAX + 1};
-    struct unconfirmed *chosen[INDEXES_MAX];
+    struct chosen chosen = {.unconfirmed_count = 0};
+    struct waiting waiting = {NULL, 0};
     struct reading r = {.ctl = ctl};
     const char *as;
     bool accepted;
@@ -377,15 +418,20 @@ int ctl_unconfirmed_settle(struct ctl *ctl, int argc, char **argv)
         return CTL_USAGE;
     }
     r.campaign_id = input.campaign_id;
-    code = read_all(&r);
+    code = waiting_read(ctl, input.campaign_id, &waiting);
     if (code == CTL_OK)
-        code = choose(&r, &input, chosen);
+        code = read_all(&r);
     if (code == CTL_OK)
-        code = send_all(ctl, chosen, input.word_count - 1,
+        code = choose(&r, &waiting, &input, &chosen);
+    if (code == CTL_OK && chosen.waiting_count)
+        code = waiting_end(ctl, input.campaign_id, chosen.waiting, chosen.waiting_count, accepted);
+    if (code == CTL_OK && chosen.unconfirmed_count)
+        code = send_all(ctl, chosen.unconfirmed, chosen.unconfirmed_count,
                         accepted ? TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_ACCEPTED
                                  : TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_REFUSED);
     if (code == CTL_OK)
         ctl_note(ctl, "%zu settled as %s", input.word_count - 1, as);
+    free(waiting.index);
     reading_release(&r);
     return code;
 }

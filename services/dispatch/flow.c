@@ -16,6 +16,7 @@ enum {
     CAP_LATE_US = 10000,        /* how late a pump may be and a campaign's cap still be reached */
     PUMP_BURST = 256,           /* mails started before the loop looks at other things */
     RECONNECTS_MAX = 3,         /* "idle too long" on this many connections in a row is something else */
+    DOUBT_AGAIN_MS = 500,       /* Redis is away */
     AVOID_RELAY_MS = 1000,      /* a relay that was busy gets this mail again after that, if no other took it */
     AVOID_MESSAGE_MS = 86400000 /* a relay that refused the message itself */
 };
@@ -34,6 +35,8 @@ void flow_metrics(struct dispatch *d)
     d->m.retries = td_metric(m, TD_COUNTER, "tandem_dispatch_retries_total", "Mails sent to a retry topic", "");
     d->m.unconfirmed_attempts =
         td_metric(m, TD_COUNTER, "tandem_dispatch_unconfirmed_attempts_total", "Attempts whose final reply was lost", "");
+    d->m.doubts = td_metric(m, TD_COUNTER, "tandem_dispatch_doubts_total", "Mails that began to wait for evidence", "");
+    d->m.proven = td_metric(m, TD_COUNTER, "tandem_dispatch_doubts_settled_total", "Of those, mails that had their outcome when they came round", "");
     d->m.ledger_away =
         td_metric(m, TD_COUNTER, "tandem_dispatch_unledgered_total", "Mails begun while Redis was away", "");
     d->m.repeats = td_metric(m, TD_COUNTER, "tandem_dispatch_repeats_total", "Records whose mail already had its outcome", "");
@@ -150,6 +153,8 @@ static bool begin_without_ledger(struct dispatch *d, struct mail *mail, bool sen
 {
     if (mail->dropped) {
         flow_drop(d, mail);
+    } else if (flow_doubts(mail)) {
+        flow_delay(d, mail, td_wall_ms() + DOUBT_AGAIN_MS); /* whether it was proven only the ledger knows */
     } else if (bits_get(&mail->campaign->done, mail->msg->index)) {
         td_metric_add(d->m.repeats, 1);
         flow_finished(d, mail);
@@ -171,6 +176,10 @@ static void begun(struct dispatch *d, struct mail *mail, const struct td_begun *
 {
     enum td_verdict verdict = b->verdict;
 
+    if (flow_doubts(mail)) {
+        flow_doubt_begun(d, mail, b);
+        return;
+    }
     mail->tried = true;
     if (mail->dropped) {
         mail->begun = verdict == TD_GO;
@@ -196,7 +205,7 @@ static void begun(struct dispatch *d, struct mail *mail, const struct td_begun *
             go(d, mail);
             return;
         }
-        flow_end(d, mail, RESULT(UNCONFIRMED), "", NULL, "unconfirmed.owner_gone");
+        flow_doubt(d, mail, -1, "unconfirmed.owner_gone");
         return;
     }
 }
@@ -301,6 +310,11 @@ static void on_blob(void *user, const struct static_blob *blob, const struct td_
 
 void flow_prepare(struct dispatch *d, struct mail *mail)
 {
+    if (flow_doubts(mail)) { /* never sent: it needs no bytes and no relay, only the ledger's word */
+        begin(d, mail);
+        flow_pump_soon(d);
+        return;
+    }
     mail->state = MAIL_STATICS;
     statics_get(d->statics, mail->msg->static_sha256.data, mail->msg->static_bytes, on_blob, mail);
 }
@@ -589,7 +603,7 @@ void flow_attempted(struct dispatch *d, struct mail *mail, const struct attempt_
             again(d, mail);
             return;
         }
-        flow_end(d, mail, RESULT(UNCONFIRMED), relay, NULL, "unconfirmed.reply_lost");
+        flow_doubt(d, mail, (int)mail->relay, "unconfirmed.reply_lost");
         return;
     case ATTEMPT_INVALID:
         td_log(TD_ERROR, "mail.invalid_bytes", "msg=%s", mail->key);

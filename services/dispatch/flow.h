@@ -46,7 +46,7 @@ struct dispatch {
 
     struct {
         struct td_metric *in_memory, *outcome[8], *attempts, *retries, *unconfirmed_attempts, *ledger_away, *repeats,
-            *dead_letters;
+            *dead_letters, *doubts, *proven;
     } m;
 };
 

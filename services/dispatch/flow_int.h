@@ -1,8 +1,9 @@
-/* flow_int.h - between flow_take.c, flow.c and flow_wait.c */
+/* flow_int.h - between flow_take.c, flow.c, flow_wait.c and flow_doubt.c */
 #ifndef FLOW_INT_H
 #define FLOW_INT_H
 
 #include "flow.h"
+#include "tandem/ledger.h"
 
 enum {
     LOOK_AGAIN_MS = 200, /* for a mail that only one relay may have, which is unfit now */
@@ -23,6 +24,22 @@ void flow_blob_back(struct dispatch *d, struct mail *mail);
 void flow_drop(struct dispatch *d, struct mail *mail);
 /** At exit: the calls only; their mails go with their lanes, or as orphans. */
 void flow_forget_questions(struct dispatch *d);
+/** Put the mail as it is on a retry topic; the watermark moves when it is there. */
+void flow_retry_produce(struct dispatch *d, struct mail *mail);
+
+/* flow_doubt.c: it may have been sent, on_unconfirmed is hold */
+/**
+ * It is with no relay any more and nobody knows whether one took it. UNCONFIRMED, or first a wait for evidence where a relay gives it.
+ * @param relay  index of the one that may have it; -1: not known
+ */
+void flow_doubt(struct dispatch *d, struct mail *mail, int relay, const char *reason);
+/** Its record says that it waits for evidence: it is never sent. */
+bool flow_doubts(const struct mail *mail);
+/** Delay of the next round of such a wait, and the topic of it: 0 = .1m, 1 = .10m, 2 = .1h. */
+int64_t flow_doubt_round(const struct mail *mail, int64_t now_ms, size_t *ret_step);
+/** The ledger has answered about one that waits. */
+void flow_doubt_begun(struct dispatch *d, struct mail *mail, const struct td_begun *begun);
+
 void flow_release(struct dispatch *d, struct mail *mail);
 
 #endif /* FLOW_INT_H */

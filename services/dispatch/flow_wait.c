@@ -29,6 +29,10 @@ static size_t retry_step(const struct dispatch *d, const struct mail *mail)
     unsigned attempts = mail->attempts;
     size_t i = 0;
 
+    if (flow_doubts(mail)) {
+        flow_doubt_round(mail, td_wall_ms(), &i);
+        return i;
+    }
     if (mail->set_aside)
         return aside_step(d, mail);
     while (attempts > retry_steps[i].up_to_attempts)
@@ -52,7 +56,18 @@ static void on_retry_delivered(void *user, int64_t offset, const struct td_err *
     flow_delay(d, mail, td_wall_ms() + REDIS_AGAIN_MS);
 }
 
-static void retry_produce(struct dispatch *d, struct mail *mail)
+/* When it comes round; a wait for evidence chooses its topic, too. */
+static int64_t again_at(const struct mail *mail, size_t *step)
+{
+    int64_t now = td_wall_ms(), deadline = mail->msg->deadline_unix_ms, at;
+
+    if (flow_doubts(mail))
+        return now + flow_doubt_round(mail, now, step);
+    at = now + retry_steps[*step].delay_ms;
+    return deadline > 0 && at > deadline ? deadline + 1 : at;
+}
+
+void flow_retry_produce(struct dispatch *d, struct mail *mail)
 {
     size_t step = retry_step(d, mail), len;
     int32_t partition = mail->lane ? mail->lane->id.partition : -1;
@@ -63,7 +78,7 @@ static void retry_produce(struct dispatch *d, struct mail *mail)
     mail->state = MAIL_RETRYING;
     mail->msg->attempts = mail->attempts;
     mail->msg->paused = mail->msg->paused && mail->set_aside;
-    mail->msg->not_before_unix_ms = td_wall_ms() + retry_steps[step].delay_ms;
+    mail->msg->not_before_unix_ms = again_at(mail, &step);
     packed = td_pb_write(&mail->msg->base, &len);
     rc = packed ? td_kafka_out_send(d->out, retry_steps[step].topic, partition, mail->key, mail->key_len, packed, len, NULL, 0,
                                     on_retry_delivered, mail, &err)
@@ -89,28 +104,38 @@ static void on_undone(void *user, const struct td_reply *reply, const struct td_
         return;
     }
     mail->begun = false;
-    retry_produce(d, mail);
+    flow_retry_produce(d, mail);
 }
 
 /* First the ledger, then the topic: a crash between them repeats the record at hand, which is then free to go. The other
  * way round the retry would find `tried` set by nobody knows whom. */
 void flow_retry(struct dispatch *d, struct mail *mail, const char *reason)
 {
-    int64_t now = td_wall_ms(), delay = retry_steps[retry_step(d, mail)].delay_ms;
+    int64_t now = td_wall_ms(), delay = retry_steps[retry_step(d, mail)].delay_ms, deadline = mail->msg->deadline_unix_ms;
 
+    if (flow_doubts(mail)) { /* whatever its deadline, and also when its lane goes: the record must bear its mark */
+        flow_retry_produce(d, mail);
+        return;
+    }
     if (mail->dropped) {
         flow_drop(d, mail);
         return;
     }
-    if (mail->msg->deadline_unix_ms > 0 && now + delay > mail->msg->deadline_unix_ms) {
+    /* One that has not begun comes round once more, at its deadline: an owner before us may have sent it, which the ledger says. */
+    if (deadline > 0 && mail->begun && now + delay > deadline) {
         flow_end(d, mail, TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_EXPIRED,
-                 mail->attempts ? relays_name(d->relays, mail->relay) : "", &mail->reply, reason);
+                 mail->reply.code ? relays_name(d->relays, mail->relay) : "", &mail->reply, reason);
+        return;
+    }
+    if (deadline > 0 && now > deadline) {
+        campaign_ready(d->campaigns, mail, false);
+        flow_pump_soon(d);
         return;
     }
     flow_blob_back(d, mail);
     mail->state = MAIL_RETRYING;
     if (!mail->begun || !mail->tried || mail->in_doubt) { /* in doubt: whoever goes on with it must meet `tried` */
-        retry_produce(d, mail);
+        flow_retry_produce(d, mail);
         return;
     }
     if (!td_redis_answers(td_ledger_undo(d->redis, mail->campaign->id, &mail->msg->index, 1, on_undone, mail)))

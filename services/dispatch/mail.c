@@ -1,5 +1,6 @@
 #include "mail.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,26 +85,42 @@ int mail_slice(struct mail *mail, const struct static_blob *blob, struct td_err 
         mail->slices = td_arena_alloc(mail->arena, (msg->n_segments + 1) * sizeof(*mail->slices));
     if (!mail->slices)
         return td_fail(reterr, TD_ENOMEM, "slices");
+    mail->slices[0] = (struct slice){NULL, 0}; /* headers for the relay, see mail_for_relay */
     for (size_t i = 0; i < msg->n_segments; i++) {
         const Tandem__Internal__V1__Segment *seg = msg->segments[i];
 
         if (seg->inline_bytes.len) {
-            mail->slices[i] = (struct slice){(const char *)seg->inline_bytes.data, seg->inline_bytes.len};
+            mail->slices[i + 1] = (struct slice){(const char *)seg->inline_bytes.data, seg->inline_bytes.len};
         } else {
             if (seg->static_offset > blob->len || seg->static_length > blob->len - seg->static_offset)
                 return td_fail(reterr, TD_ESYNTAX, "segment %zu lies outside the static pieces", i);
-            mail->slices[i] = (struct slice){blob->data + seg->static_offset, seg->static_length};
+            mail->slices[i + 1] = (struct slice){blob->data + seg->static_offset, seg->static_length};
         }
-        bytes += mail->slices[i].len;
+        bytes += mail->slices[i + 1].len;
     }
     if (bytes != msg->message_bytes)
         return td_fail(reterr, TD_ESYNTAX, "segments have %zu bytes, not %u", bytes, msg->message_bytes);
     mail->job.slices = mail->slices;
-    mail->job.slice_count = msg->n_segments;
+    mail->job.slice_count = msg->n_segments + 1;
     mail->job.bytes = bytes;
     mail->job.recipient = msg->recipient;
     mail->job.user = mail;
     return TD_OK;
+}
+
+void mail_for_relay(struct mail *mail, const struct td_relay_settings *relay, const char *token_key)
+{
+    char local[TD_TOKEN_LOCAL_MAX], tag[TD_TOKEN_LOCAL_MAX];
+    int len = 0;
+
+    td_token_write(local, TD_TOKEN_BOUNCE, token_key, strlen(token_key), mail->msg->campaign_id, mail->msg->index, relay->name);
+    snprintf(mail->reverse_path, sizeof(mail->reverse_path), "%s@%s", local, relay->return_path_domain);
+    mail->job.reverse_path = mail->reverse_path;
+    if (relay->ses_configuration_set && td_token_tag(tag, local))
+        len = snprintf(mail->head, sizeof(mail->head), "X-SES-CONFIGURATION-SET: %s\r\nX-SES-MESSAGE-TAGS: " MAIL_SES_TAG "=%s\r\n",
+                       relay->ses_configuration_set, tag);
+    mail->job.bytes = mail->job.bytes - mail->slices[0].len + (size_t)len;
+    mail->slices[0] = (struct slice){mail->head, (size_t)len};
 }
 
 /* SES and Postfix both name the mail in the first words: "Ok <id>", "2.0.0 Ok: queued as <id>". Only characters

@@ -68,7 +68,8 @@ struct mail {
     struct mail *next;                  /* the one list of its state */
 
     const struct static_blob *blob; /* a reference */
-    struct slice *slices;
+    struct slice *slices;           /* the first: head */
+    char head[256];                 /* headers for the relay that has it now, which takes them out */
     struct mail_job job;
     char reverse_path[TD_TOKEN_LOCAL_MAX + 256]; /* of the relay that has it now */
     size_t relay;             /* index of the one that has or had it */
@@ -94,6 +95,11 @@ void mail_free(struct mail *mail); /* its blob must have been given back */
 
 /** Point slices into the message and the blob. @return TD_OK, or TD_ESYNTAX when a segment lies outside */
 int mail_slice(struct mail *mail, const struct static_blob *blob, struct td_err *reterr);
+
+/** Name of the message tag that bounce looks for in the events of SES (SES_TAG of ses_event.h). */
+#define MAIL_SES_TAG "tandem"
+/** What depends on the relay: return path and, for SES with a configuration set, its headers. After mail_slice. */
+void mail_for_relay(struct mail *mail, const struct td_relay_settings *relay, const char *token_key);
 
 /** An Outcome about this mail, packed; malloc'd. relay "" when none. reply may be NULL. */
 void *mail_outcome(const struct mail *mail, Tandem__Mail__V1__RecipientResult result, const char *relay,

@@ -10,7 +10,6 @@
 #include "tandem/clock.h"
 #include "tandem/gcra.h"
 #include "tandem/log.h"
-#include "tandem/token.h"
 
 enum {
     OVERFLOW_WAIT_US = 50000,        /* a limited relay whose next slot is further away lets mail flow on */
@@ -437,15 +436,25 @@ size_t relays_connections(const struct relays *relays)
 
 int relays_send(struct relays *relays, struct mail *mail, size_t relay)
 {
-    const struct td_relay_settings *s = relays->relay[relay].settings;
-    const char *key = relays->settings->keys_token;
-    char local[TD_TOKEN_LOCAL_MAX];
-
-    td_token_write(local, TD_TOKEN_BOUNCE, key, strlen(key), mail->msg->campaign_id, mail->msg->index, s->name);
-    snprintf(mail->reverse_path, sizeof(mail->reverse_path), "%s@%s", local, s->return_path_domain);
-    mail->job.reverse_path = mail->reverse_path;
+    mail_for_relay(mail, relays->relay[relay].settings, relays->settings->keys_token);
     mail->relay = relay;
     return pool_send(relays->relay[relay].pool, &mail->job);
+}
+
+bool relays_tells(const struct relays *relays, size_t relay)
+{
+    return relays->relay[relay].settings->ses_configuration_set != NULL;
+}
+
+bool relays_any_tells(const struct relays *relays, const struct mail *mail)
+{
+    for (size_t k = 0; k < mail->msg->n_route; k++) {
+        size_t i = find(relays, mail->msg->route[k]);
+
+        if (i < TD_RELAYS_MAX && relays_tells(relays, i))
+            return true;
+    }
+    return false;
 }
 
 const char *relays_name(const struct relays *relays, size_t relay)

@@ -38,6 +38,10 @@ uint64_t relays_held_ms(const struct relays *relays, const struct mail *mail);
 /** Connections that are up, to all relays together. */
 size_t relays_connections(const struct relays *relays);
 int relays_send(struct relays *relays, struct mail *mail, size_t relay);
+/** Does this relay tell by events what it took (ses_configuration_set)? */
+bool relays_tells(const struct relays *relays, size_t relay);
+/** Does any relay of its route? */
+bool relays_any_tells(const struct relays *relays, const struct mail *mail);
 const char *relays_name(const struct relays *relays, size_t relay);
 /** Its own classification rules, for reply_classify; NULL: none. */
 const struct reply_rules *relays_rules(const struct relays *relays, size_t relay);

@@ -55,6 +55,7 @@ class Truth:
         self.results = defaultdict(list)  # index -> [(result, relay)]
         self.attempts = {}  # index -> how often it was handed to a relay
         self.bounces = defaultdict(list)
+        self.complaints = defaultdict(list)
         self.relay_changes = []
         for message in records(stack.bootstrap, prefix + "mail.outcomes"):
             o = outcome_pb2.Outcome.FromString(message.value())
@@ -70,6 +71,8 @@ class Truth:
                     self.results[o.index].append(pair)
             elif kind == "bounce":
                 self.bounces[o.index].append(o.bounce)
+            elif kind == "complaint":
+                self.complaints[o.index].append(o.complaint)
         self.taken = defaultdict(list)  # index -> [(relay, answered)]
         for relay in stack.relays:
             for _, message_id, answered in relay.taken():

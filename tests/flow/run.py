@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "deploy/rehearsal"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from stack import Stack, wait_for  # noqa: E402
+from stack import Stack, free_port, wait_for  # noqa: E402
 import outcomes  # noqa: E402
 
 CASES = []
@@ -43,12 +43,18 @@ class Kafka:
 
 
 def make_stack(folder, kafka, prefix, dispatchers=1, delay=20, primary=(), backup=(), settings=None, primary_entry=None,
-               backup_entry=None):
+               backup_entry=None, sns=None):
     """The system on one Kafka for all cases. primary, backup: options of relaysim; ..._entry: the relay's settings;
-    backup = None: one relay only."""
+    backup = None: one relay only; sns: the primary tells by SNS, with this version of signatures."""
     stack = Stack(folder, BUILD, "dev", dispatchers=dispatchers, settings={
         "kafka": {"topic_prefix": prefix, "lanes": 6, "session_timeout": "6s"},
         "dispatch": {"lane_lease": "6s"}, **(settings or {})})
+    if sns:
+        at, answers_at = free_port(), free_port()
+        primary = [*primary, "--sns", f"http://127.0.0.1:{at}/sns", "--sns-listen", f"127.0.0.1:{answers_at}", "--sns-version", sns]
+        primary_entry = {"ses_configuration_set": "tandem", **(primary_entry or {})}
+        stack.extra["bounce"] = {"sns_listen": f"127.0.0.1:{at}", "sns_topics": ["arn:aws:sns:eu-west-1:123456789012:relaysim"],
+                                 "sns_host": f"127.0.0.1:{answers_at}", "sns_ca_file": str(stack.dir / "tls/ca.pem")}
     stack.prefix = prefix
     stack.kafka = kafka.stack.kafka
     stack.start_broker = lambda: (setattr(stack, "bootstrap", kafka.stack.bootstrap),
@@ -99,6 +105,16 @@ def wait_part(stack, campaign, part, seconds=120):
 
 def truth(stack, campaign):
     return outcomes.Truth(stack, OUTCOME, campaign, stack.prefix)
+
+
+def recipient_outcomes(stack, campaign, whole=False):
+    """index -> its recipient outcome, or the whole record."""
+    found = {}
+    for message in outcomes.records(stack.bootstrap, stack.prefix + "mail.outcomes"):
+        o = OUTCOME.Outcome.FromString(message.value())
+        if o.campaign_id == campaign and o.WhichOneof("kind") == "recipient":
+            found[o.index] = o if whole else o.recipient
+    return found
 
 
 @case()
@@ -527,7 +543,7 @@ def run(suite, name, function, options, kafka, folder):
     stack = make_stack(folder / name, kafka, f"{name}.", **options)
     try:
         for relay in stack.relays:
-            if relay.process and "--bounce-share" in relay.process.argv:
+            if relay.process and "--bounce-share" in relay.process.argv and "--sns" not in relay.process.argv:
                 relay.process.argv += ["--bounce-to", f"127.0.0.1:{stack.lmtp_port}"]
         stack.start()
         said = function(stack)
@@ -581,6 +597,7 @@ if __name__ == "__main__":
     # The module, which the files of cases import too, and not this script beside it.
     import run as flow
     import cases_bounces  # noqa: F401
+    import cases_evidence  # noqa: F401
     import cases_pause  # noqa: F401
 
     sys.exit(flow.main())

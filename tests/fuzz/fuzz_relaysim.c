@@ -7,6 +7,7 @@
 #include "command.h"
 #include "fault.h"
 #include "http_request.h"
+#include "sns_event.h"
 
 /* Unstuff the whole, handing over at most `step` more octets a time, as a socket would. */
 static bool unstuff(const char *data, size_t size, size_t step, char *out, size_t *ret_len, size_t *ret_used)
@@ -90,6 +91,21 @@ static void check_fault(const char *data, size_t size)
     free(faults);
 }
 
+static void check_sns(struct slice bytes)
+{
+    struct td_buf tags = TD_BUF_INIT(SES_TAGS_MAX);
+    struct sns_mail mail = {.message_id = "i", .source = bytes, .recipient = "r", .tags = bytes};
+    int status = 0;
+    size_t len = 0;
+
+    sns_read_head(bytes, &tags);
+    PROMISE(tags.len <= SES_TAGS_MAX);
+    json_decref(sns_event(&mail, "Send", ""));
+    if (http_answer_read(bytes, &status, &len) == TD_OK)
+        PROMISE(len <= bytes.len && status >= 0 && status <= 999);
+    td_buf_release(&tags);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const char *text = (const char *)data;
@@ -104,5 +120,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (http_request_read(bytes, &request) == TD_OK)
         PROMISE(request.body.data + request.body.len <= text + size && request.path.len > 0);
     check_fault(text, size);
+    check_sns(bytes);
     return 0;
 }

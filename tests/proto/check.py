@@ -93,7 +93,8 @@ RECORDS = {
         "message_bytes": 149, "message_sha256": b64(SHA256), "not_before_unix_ms": 1714550400000,
         "deadline_unix_ms": 1714636800001, "route": ["ses", "backup"], "allowed_countries": ["SE", "DE"],
         "on_unconfirmed": "ON_UNCONFIRMED_HOLD", "class": "CAMPAIGN_CLASS_BULK", "bounce_ceiling_per_10000": 500,
-        "max_mails_per_s": 14, "attempts": 2}),
+        "max_mails_per_s": 14, "attempts": 2, "evidence_until_unix_ms": 1800000600000, "evidence_relay": "ses",
+        "evidence_reason": "unconfirmed.reply_lost"}),
     "outcome_answer": outcome(answer={
         "submission_id": "s-17", "accepted": True, "body": "recipient_batch", "first_index": 500,
         "recipient_count": 2, "refusals": [{
@@ -107,6 +108,7 @@ RECORDS = {
         "class": "BOUNCE_CLASS_BLOCK", "relay": "backup", "enhanced_status": "5.7.1", "reason": "bounce.policy",
         "address_hash": b64(HASH)}),
     "outcome_settlement": outcome(settlement={"result": "RECIPIENT_RESULT_ACCEPTED", "by": "operator"}),
+    "outcome_complaint": outcome(complaint={"relay": "ses", "feedback_type": "abuse", "address_hash": b64(HASH)}),
     "outcome_relay": outcome(relay={
         "relay": "ses", "from_state": "closed", "to_state": "open", "epoch": 18446744073709551615,
         "reason": "down.connect", "evidence": "8 of 8 connects", "next_change_unix_ms": 1714550460000,

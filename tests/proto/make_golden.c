@@ -254,6 +254,9 @@ static void put_outbound(void)
     message.bounce_ceiling_per_10000 = 500;
     message.max_mails_per_s = 14;
     message.attempts = 2;
+    message.evidence_until_unix_ms = 1800000600000;
+    message.evidence_relay = TEXT("ses");
+    message.evidence_reason = TEXT("unconfirmed.reply_lost");
     put("outbound_message", &message.base);
 }
 
@@ -278,6 +281,7 @@ static void put_outcomes(void)
     Tandem__Mail__V1__BounceFact bounce = TANDEM__MAIL__V1__BOUNCE_FACT__INIT;
     Tandem__Mail__V1__RelayChange relay = TANDEM__MAIL__V1__RELAY_CHANGE__INIT;
     Tandem__Mail__V1__Settlement settlement = TANDEM__MAIL__V1__SETTLEMENT__INIT;
+    Tandem__Mail__V1__ComplaintFact complaint = TANDEM__MAIL__V1__COMPLAINT_FACT__INIT;
 
     refusal.code = TEXT("address.syntax");
     refusal.field = TEXT("recipient_batch.recipients[3].address");
@@ -318,6 +322,10 @@ static void put_outcomes(void)
     settlement.result = TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_ACCEPTED;
     settlement.by = TEXT("operator");
     put_outcome("outcome_settlement", TANDEM__MAIL__V1__OUTCOME__KIND_SETTLEMENT, &settlement);
+    complaint.relay = TEXT("ses");
+    complaint.feedback_type = TEXT("abuse");
+    complaint.address_hash = (ProtobufCBinaryData)HASH16;
+    put_outcome("outcome_complaint", TANDEM__MAIL__V1__OUTCOME__KIND_COMPLAINT, &complaint);
 }
 
 static int decode(const char *type_name)

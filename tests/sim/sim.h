@@ -147,6 +147,7 @@ struct world {
     uint64_t seq, ran;
     bool trace, failed, calm; /* calm: all faults are over */
     uint64_t calm_at, end_at;
+    uint64_t taken_at; /* the last mail that a relay took */
     char why[400];
     /* For the bound on what may be in doubt. */
     uint64_t may_doubt, unconfirmed, lost_replies, accepted;
@@ -212,6 +213,7 @@ void sim_redis_lose_reply(struct proc *proc); /* the next call is carried out, i
 void sim_redis_empty(void);
 const struct sim_lease *sim_lease_of(const char *lane);
 bool sim_redis_well(void);
+uint64_t sim_redis_well_since(void); /* when it came back, or will */
 
 struct sim_call {
     const char *script; /* or the command's name */
@@ -275,6 +277,9 @@ void sim_relay_mode(size_t relay, enum relay_mode mode);
 void sim_relay_reset(size_t relay);                    /* all its connections break, wherever they are */
 void sim_relay_loses(size_t relay, unsigned per_1000); /* final replies */
 void sim_relays_killed(struct proc *proc);
+
+/* ---- sim_evidence.c ---- */
+void sim_evidence(struct campaign_world *campaign, uint32_t index, size_t relay); /* it took this mail, and may tell */
 
 /* ---- sim_world.c ---- */
 void sim_world_make(const struct sim_options *options);

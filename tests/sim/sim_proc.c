@@ -21,7 +21,7 @@ static struct proc *proc_of(const struct td_app *app)
 static void relay_settings(struct td_relay_settings *s, size_t i)
 {
     static char name[SIM_RELAYS][8] = {"alpha", "beta"}, country[SIM_RELAYS][4] = {"DE", "SE"};
-    static char domain[] = "bounces.example", host[] = "relay.example", user[] = "u";
+    static char set[] = "sim", domain[] = "bounces.example", host[] = "relay.example", user[] = "u";
 
     *s = (struct td_relay_settings){.name = name[i],
                                     .host = host,
@@ -29,6 +29,7 @@ static void relay_settings(struct td_relay_settings *s, size_t i)
                                     .user = user,
                                     .country = country[i],
                                     .return_path_domain = domain,
+                                    .ses_configuration_set = sim_chance(i == 0 ? 500 : 200) ? set : NULL,
                                     .max_connections = (int64_t)sim_between(1, 8),
                                     .mails_per_connection = (int64_t)sim_between(5, 200),
                                     .idle_timeout_ms = (int64_t)sim_between(1000, 8000),
@@ -67,6 +68,7 @@ void sim_proc_init(struct proc *proc, unsigned index)
                               .dispatch_drain_ms = (int64_t)sim_between(2000, 20000),
                               .dispatch_redis_wait_ms = (int64_t)sim_between(5000, 30000),
                               .dispatch_report_ms = 250,
+                              .dispatch_evidence_wait_ms = (int64_t)sim_between(5000, 90000),
                               .health_probe_ms = 1000,
                               .health_probe_max_ms = 10000,
                               .allowed_countries = {countries, 2},

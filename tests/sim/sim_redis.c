@@ -59,7 +59,7 @@ struct td_reply {
 
 static struct {
     bool down;
-    uint64_t hangs_until;
+    uint64_t hangs_until, up_since;
     unsigned run;
 } server;
 
@@ -536,6 +536,8 @@ void sim_redis_drop(struct proc *proc)
 void sim_redis_down(bool down)
 {
     server.down = down;
+    if (!down)
+        server.up_since = sim.now;
     if (!down) {
         server.run++;
         return;
@@ -562,6 +564,11 @@ void sim_redis_killed(struct proc *proc)
 
     for (struct call *call = proc->redis ? proc->redis->sent.first : NULL; call; call = call->next)
         call->lost = call->lost || (!arrives && !call->carried_out);
+}
+
+uint64_t sim_redis_well_since(void)
+{
+    return server.up_since > server.hangs_until ? server.up_since : server.hangs_until;
 }
 
 bool sim_redis_well(void)

@@ -216,14 +216,19 @@ static void on_final_timeout(void *arg, uint64_t tag)
 /* The message as it was put together must be what was rendered for this recipient. */
 static void check_bytes(const struct flight *f)
 {
+    static const char asks[] = "X-SES-CONFIGURATION-SET: sim\r\nX-SES-MESSAGE-TAGS: tandem=";
+    bool tells = f->conn->connector->settings->ses_configuration_set != NULL;
+    const struct slice *own = &f->mail.slices[1];
     char want[64];
     size_t bytes = 0, len = (size_t)snprintf(want, sizeof(want), "X-Sim: %s/%u\r\n", f->campaign->id, f->index);
 
     for (size_t i = 0; i < f->mail.slice_count; i++)
         bytes += f->mail.slices[i].len;
-    if (f->mail.slice_count != 2 || f->mail.slices[0].len != len ||
-        memcmp(f->mail.slices[0].data, want, len) != 0 || f->mail.slices[1].len != f->campaign->blob_len ||
-        memcmp(f->mail.slices[1].data, f->campaign->blob, f->campaign->blob_len) != 0)
+    /* The first slice is for the relay, which takes it out. */
+    if (f->mail.slice_count != 3 || (f->mail.slices[0].len > 0) != tells ||
+        (tells && memcmp(f->mail.slices[0].data, asks, sizeof(asks) - 1) != 0) || own[0].len != len ||
+        memcmp(own[0].data, want, len) != 0 || own[1].len != f->campaign->blob_len ||
+        memcmp(own[1].data, f->campaign->blob, f->campaign->blob_len) != 0)
         sim_violation("bytes", "%s/%u: other bytes than rendered (%zu)", f->campaign->id, f->index, bytes);
 }
 
@@ -253,7 +258,9 @@ static void on_dot(void *arg, uint64_t tag)
     if (f->result.kind == ATTEMPT_ACCEPTED) {
         f->taken = true;
         r->taken[relay]++;
+        sim.taken_at = sim.now;
         sim_trace("  relay %s takes %s/%u (%u)", name_of(relay), f->campaign->id, f->index, r->taken[relay]);
+        sim_evidence(f->campaign, f->index, relay);
     }
     if (relays[relay].mode == MODE_SLOW)
         answer_us += sim_between(200 * MS, 2000 * MS);

@@ -30,6 +30,8 @@ struct fixture {
     struct td_http *http;
     int calls;
     size_t body_len;
+    struct td_http_later *later; /* not answered yet */
+    uv_timer_t timer;
 };
 
 static void on_echo(void *user, const struct td_http_request *req, struct td_http_response *res)
@@ -52,6 +54,34 @@ static void on_empty(void *user, const struct td_http_request *req, struct td_ht
     fx->calls++;
 }
 
+static void on_time(uv_timer_t *timer)
+{
+    struct fixture *fx = timer->data;
+
+    td_http_answer(fx->later, 503, "later");
+    fx->later = NULL;
+    uv_close((uv_handle_t *)timer, NULL);
+}
+
+/* "now": from inside; "soon": in 20 ms; else never. */
+static void on_later(void *user, const struct td_http_request *req, struct td_http_later *later)
+{
+    struct fixture *fx = user;
+
+    fx->calls++;
+    fx->body_len = req->body_len;
+    if (strncmp(req->body, "now", 3) == 0) {
+        td_http_answer(later, 202, "now");
+        return;
+    }
+    fx->later = later;
+    if (strncmp(req->body, "soon", 4) == 0) {
+        uv_timer_init(&fx->loop, &fx->timer);
+        fx->timer.data = fx;
+        uv_timer_start(&fx->timer, on_time, 20, 0);
+    }
+}
+
 static int setup(void **state)
 {
     struct fixture *fx = calloc(1, sizeof(*fx));
@@ -62,6 +92,7 @@ static int setup(void **state)
         return -1;
     td_http_route(fx->http, "POST", "/echo", on_echo, fx);
     td_http_route(fx->http, "GET", "/empty", on_empty, fx);
+    td_http_route_later(fx->http, "POST", "/later", 256 * 1024, on_later, fx);
     *state = fx;
     return 0;
 }
@@ -270,6 +301,51 @@ static void two_requests_on_one_connection(void **state)
     assert_non_null(strstr(answer, "HTTP/1.1 404 "));
 }
 
+/* A POST to /later of len bytes that begins with `word`. */
+static const char *post_later(struct fixture *fx, struct client *client, const char *word, size_t len)
+{
+    char head[128];
+    int head_len = snprintf(head, sizeof(head), "POST /later HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n", len);
+    char *request = malloc((size_t)head_len + len);
+
+    memcpy(request, head, (size_t)head_len);
+    memset(request + head_len, 'x', len);
+    memcpy(request + head_len, word, strlen(word));
+    exchange_bytes(fx, client, request, (size_t)head_len + len);
+    free(request);
+    return client->answer;
+}
+
+static void an_answer_may_come_later(void **state)
+{
+    struct fixture *fx = *state;
+    struct client client;
+
+    assert_non_null(strstr(post_later(fx, &client, "now", 8), "202"));
+    assert_non_null(strstr(client.answer, "\r\n\r\nnow"));
+    assert_non_null(strstr(post_later(fx, &client, "soon", 200 * 1024), "503"));
+    assert_non_null(strstr(client.answer, "\r\n\r\nlater"));
+    assert_int_equal(fx->body_len, 200 * 1024);
+    assert_non_null(strstr(post_later(fx, &client, "soon", 256 * 1024 + 1), "413"));
+    assert_int_equal(fx->calls, 2);
+}
+
+/* The server goes away first; the answer then only frees the request. */
+static void an_answer_may_come_too_late(void **state)
+{
+    static const char request[] = "POST /later HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nnever";
+    struct fixture *fx = *state;
+    struct client client;
+
+    connect_and_send(fx, &client, request, sizeof(request) - 1, true);
+    for (int i = 0; i < 1000 && !fx->later; i++)
+        uv_run(&fx->loop, UV_RUN_NOWAIT);
+    assert_non_null(fx->later);
+    td_http_free(fx->http);
+    fx->http = NULL;
+    td_http_answer(fx->later, 200, "nobody");
+}
+
 static void listen_errors_say_why(void **state)
 {
     struct fixture *fx = *state;
@@ -310,6 +386,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(garbage_is_refused_and_the_server_lives, setup, teardown),
         cmocka_unit_test_setup_teardown(headers_without_end_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(two_requests_on_one_connection, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_answer_may_come_later, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_answer_may_come_too_late, setup, teardown),
         cmocka_unit_test_setup_teardown(listen_errors_say_why, setup, teardown),
         cmocka_unit_test_setup_teardown(nobody_there_is_an_error, setup, teardown),
     };

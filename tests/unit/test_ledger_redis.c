@@ -12,6 +12,7 @@ struct answer {
     size_t more;      /* elements after the first, of an array */
     long long second; /* the first of those */
     long long other;  /* of td_ledger_end: the first that had ended otherwise */
+    char second_text[32];
     char text[512];
     size_t text_len;
 };
@@ -27,6 +28,7 @@ static void on_answer(void *user, const struct td_reply *reply, const struct td_
     answer->more = td_reply_count(reply) ? td_reply_count(reply) - 1 : 0;
     answer->second = td_reply_int(td_reply_at(reply, 1));
     answer->other = td_reply_int(td_reply_at(reply, TD_ENDED_OTHERS));
+    snprintf(answer->second_text, sizeof(answer->second_text), "%s", td_reply_at(reply, 1) ? td_reply_str(td_reply_at(reply, 1), NULL) : "");
     assert_true(answer->text_len < sizeof(answer->text));
     memcpy(answer->text, text, answer->text_len + 1);
 }
@@ -131,6 +133,24 @@ static void an_end_told_twice_counts_once(void **unused)
     assert_int_equal(ASK("HGET", "td:{c:twice}:totals", "suppressed"), 1);
     assert_int_equal(ASK("HEXISTS", "td:{c:twice}:pending", "1"), 0); /* published stays published */
     assert_int_equal(ASK("HLEN", "td:{c:twice}:pending"), 3);
+}
+
+/* What bounce asks before it ends a mail whose relay has told of it. */
+static void a_look_tells_the_end_and_what_is_not_published(void **unused)
+{
+    const struct td_ended ended = {7, "accepted", "ses", "packed", 6};
+    const uint32_t index = 7;
+
+    (void)unused;
+    assert_int_equal(number_of(td_ledger_look(redis, "look", 7, on_answer, &shared)), 0);
+    assert_int_equal(number_of(td_ledger_end(redis, "look", &ended, 1, on_answer, &shared)), 1);
+    assert_int_equal(number_of(td_ledger_look(redis, "look", 7, on_answer, &shared)), 1);
+    assert_string_equal(shared.second_text, "packed");
+    assert_int_equal(number_of(td_ledger_published(redis, "look", &index, 1, on_answer, &shared)), 1);
+    assert_int_equal(number_of(td_ledger_look(redis, "look", 7, on_answer, &shared)), 1);
+    assert_string_equal(shared.second_text, "");
+    assert_int_equal(number_of(td_ledger_look(redis, "look", 8, on_answer, &shared)), 0);
+    assert_int_equal(td_ledger_look(redis, "look", TD_LEDGER_INDEX_MAX + 1, on_answer, &shared), TD_EINVAL);
 }
 
 static void a_mail_the_relay_did_not_take_may_go_again(void **unused)
@@ -367,6 +387,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_mail_goes_once_then_is_tried_then_done),
         cmocka_unit_test(an_end_told_twice_counts_once),
+        cmocka_unit_test(a_look_tells_the_end_and_what_is_not_published),
         cmocka_unit_test(a_mail_the_relay_did_not_take_may_go_again),
         cmocka_unit_test(a_begin_with_a_token_may_be_repeated),
         cmocka_unit_test(a_full_batch_fits),

@@ -7,6 +7,7 @@
 #include "dsn.h"
 #include "fault.h"
 #include "http_request.h"
+#include "sns_event.h"
 #include "throttle.h"
 
 #define MS UINT64_C(1000000)
@@ -247,6 +248,73 @@ static void requests_over_a_limit_are_refused(void **unused)
     assert_int_equal(http_request_read((struct slice){big, sizeof(big)}, &request), TD_ETOOBIG);
 }
 
+static void a_mail_asks_for_events_by_its_headers(void **unused)
+{
+    static const struct {
+        const char *head, *tags;
+        bool asks;
+    } row[] = {{"Subject: x\r\n\r\n", "", false},
+               {"X-SES-CONFIGURATION-SET: a\r\nX-SES-MESSAGE-TAGS: k=v, l=w\r\n\r\n", "k=v, l=w", true},
+               {"x-ses-configuration-set:a\r\n\r\n", "", true},
+               {"X-SES-CONFIGURATION-SET: \r\n\r\n", "", false},
+               {"X-SES-MESSAGE-TAGS: k=v\r\n\r\n", "k=v", false},
+               {"X-SES-CONFIGURATION-SETS: a", "", false}};
+    struct td_buf tags = TD_BUF_INIT(SES_TAGS_MAX);
+
+    (void)unused;
+    for (size_t i = 0; i < COUNT(row); i++) {
+        assert_int_equal(sns_read_head(text(row[i].head), &tags), row[i].asks);
+        assert_string_equal(td_buf_str(&tags), row[i].tags);
+    }
+    td_buf_release(&tags);
+}
+
+static void events_say_what_became_of_a_mail(void **unused)
+{
+    const struct sns_mail mail = {.message_id = "id-1", .source = text("b+a.1.x@y"), .recipient = "r@z",
+                                  .tags = text("tandem=a-1-x, other=1,=, novalue"), .unix_ms = 1714611246655};
+    json_t *event = sns_event(&mail, "Bounce", "5.1.1"), *about = json_object_get(event, "mail");
+
+    (void)unused;
+    assert_string_equal(json_string_value(json_object_get(event, "eventType")), "Bounce");
+    assert_string_equal(json_string_value(json_object_get(about, "timestamp")), "2024-05-02T00:54:06.655Z");
+    assert_string_equal(json_string_value(json_object_get(about, "source")), "b+a.1.x@y");
+    assert_string_equal(json_string_value(json_array_get(json_object_get(json_object_get(about, "tags"), "tandem"), 0)), "a-1-x");
+    assert_int_equal(json_object_size(json_object_get(about, "tags")), 2);
+    assert_string_equal(json_string_value(json_object_get(json_object_get(event, "bounce"), "bounceType")), "Permanent");
+    json_decref(event);
+    event = sns_event(&mail, "Delivery", "");
+    assert_non_null(json_object_get(event, "delivery"));
+    json_decref(event);
+}
+
+static void answers_of_servers_are_read_whole_or_refused(void **unused)
+{
+    static const struct {
+        const char *answer;
+        int rc, status;
+        size_t len;
+    } row[] = {{"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}\n", TD_OK, 200, 41},
+               {"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\nHTTP/1.1", TD_OK, 503, 38},
+               {"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{}\n", TD_EAGAIN, 0, 0},
+               {"HTTP/1.1 200 OK\r\n", TD_EAGAIN, 0, 0},
+               {"HTTP/1.1 2x0 OK\r\n\r\n", TD_ESYNTAX, 0, 0},
+               {"SSH-2.0-OpenSSH\r\n\r\n", TD_ESYNTAX, 0, 0},
+               {"\r\n\r\n", TD_ESYNTAX, 0, 0},
+               {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", TD_ESYNTAX, 0, 0},
+               {"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", TD_ETOOBIG, 0, 0}};
+
+    (void)unused;
+    for (size_t i = 0; i < COUNT(row); i++) {
+        int status = 0;
+        size_t len = 0;
+
+        assert_int_equal(http_answer_read(text(row[i].answer), &status, &len), row[i].rc);
+        assert_int_equal(status, row[i].status);
+        assert_int_equal(len, row[i].len);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -260,6 +328,9 @@ int main(void)
         cmocka_unit_test(faults_act_as_often_as_they_say),
         cmocka_unit_test(dsn_too_long_for_its_buffer_is_an_error),
         cmocka_unit_test(requests_over_a_limit_are_refused),
+        cmocka_unit_test(a_mail_asks_for_events_by_its_headers),
+        cmocka_unit_test(events_say_what_became_of_a_mail),
+        cmocka_unit_test(answers_of_servers_are_read_whole_or_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -185,6 +185,31 @@ static void relays_with_one_tag_are_told_apart(void **unused)
     }
 }
 
+static void tag_is_letters_digits_and_dashes_and_reads_back(void **unused)
+{
+    static const char *const campaigns[] = {"spring", "a-b_c-d", "a--", longest};
+    char local[TD_TOKEN_LOCAL_MAX], tag[TD_TOKEN_LOCAL_MAX], back[TD_TOKEN_LOCAL_MAX];
+    struct td_token token;
+
+    (void)unused;
+    for (size_t i = 0; i < COUNT(campaigns); i++) {
+        size_t len = write_bounce(local, campaigns[i], 4000000000u, "ses");
+
+        assert_int_equal(td_token_tag(tag, local), len - 2);
+        assert_int_equal(strspn(tag, "abcdefghijklmnopqrstuvwxyz0123456789-_"), len - 2);
+        assert_int_equal(td_token_untag(back, tag, strlen(tag)), TD_OK);
+        assert_string_equal(back, local);
+        assert_int_equal(read_bounce(back, strlen(back), &token), TD_OK);
+        assert_string_equal(token.campaign_id, campaigns[i]);
+    }
+    assert_int_equal(td_token_tag(tag, "u+a.1.abcdefghijklmnop"), 0);
+    assert_int_equal(td_token_tag(tag, ""), 0);
+    assert_int_equal(td_token_untag(back, "", 0), TD_ESYNTAX);
+    assert_int_equal(td_token_untag(back, "a-b", 3), TD_ESYNTAX);
+    assert_int_equal(td_token_untag(back, "a\0-b-c", 6), TD_ESYNTAX);
+    assert_int_equal(td_token_untag(back, "0123456789-123456789-123456789-123456789-123456789-123456789-12", 63), TD_ESYNTAX);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -197,6 +222,7 @@ int main(void)
         cmocka_unit_test(token_of_another_key_relay_or_purpose_is_denied),
         cmocka_unit_test(unsubscribe_token_reads_back_whatever_relays_there_are),
         cmocka_unit_test(relays_with_one_tag_are_told_apart),
+        cmocka_unit_test(tag_is_letters_digits_and_dashes_and_reads_back),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

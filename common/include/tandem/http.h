@@ -1,5 +1,5 @@
-/* tandem/http.h - a small HTTP server on the loop (libmicrohttpd): GET and POST, bodies up to 64 KiB. Loop thread
- * only. */
+/* tandem/http.h - a small HTTP server on the loop (libmicrohttpd): GET and POST, bodies up to 64 KiB or what a route
+ * allows. Loop thread only. */
 #ifndef TD_HTTP_H
 #define TD_HTTP_H
 
@@ -35,6 +35,16 @@ int td_http_new(uv_loop_t *loop, const char *listen, struct td_http **ret, struc
  */
 int td_http_route(struct td_http *http, const char *method, const char *path, td_http_handler *handler,
                   void *user);
+/** A request that is answered later. */
+struct td_http_later;
+/** req is valid during the call. td_http_answer must be called exactly once, from inside or later, also after
+ * td_http_free. */
+typedef void td_http_later_handler(void *user, const struct td_http_request *req, struct td_http_later *later);
+/** As td_http_route. @param body_max  bytes; a longer body is answered 413 */
+int td_http_route_later(struct td_http *http, const char *method, const char *path, size_t body_max,
+                        td_http_later_handler *handler, void *user);
+/** json: the body, copied; a client that has gone meanwhile gets nothing. */
+void td_http_answer(struct td_http_later *later, int status, const char *json);
 int td_http_port(const struct td_http *http);
 /** NULL is fine. Open requests are cut; handles close in the loop's next turn. */
 void td_http_free(struct td_http *http);

@@ -75,6 +75,9 @@ int td_ledger_end(struct td_redis *redis, const char *campaign_id, const struct 
 /** mail.outcomes has them: forget the pending copies. */
 int td_ledger_published(struct td_redis *redis, const char *campaign_id, const uint32_t *index, size_t count,
                         td_redis_cb *cb, void *user);
+/** Has it ended? Changes nothing. Reply: an array: 1 or 0, then the packed outcome that mail.outcomes may lack, ""
+ * when there is none. */
+int td_ledger_look(struct td_redis *redis, const char *campaign_id, uint32_t index, td_redis_cb *cb, void *user);
 /** The relay provably did not take them: clear `tried`. */
 int td_ledger_undo(struct td_redis *redis, const char *campaign_id, const uint32_t *index, size_t count,
                    td_redis_cb *cb, void *user);

@@ -35,6 +35,7 @@ struct td_relay_settings {
     char *operated_by;
     char *return_path_domain; /* MAIL FROM is token@this; bounces come back there */
     char *helo_name;          /* default: the host's name */
+    char *ses_configuration_set; /* NULL: none; else the relay is SES and tells what becomes of each mail */
     char *rules;              /* NULL: the built-in rules alone; else <rules_dir>/<rules>.yaml is asked first */
     int64_t max_connections;  /* of the whole fleet's share in this process, default 20 */
     int64_t mails_per_connection;
@@ -90,12 +91,18 @@ struct td_settings {
     int64_t dispatch_drain_ms;      /* at most, on SIGTERM */
     int64_t dispatch_redis_wait_ms; /* how long a newly taken lane waits for Redis */
     int64_t dispatch_report_ms;     /* health reports, 250 */
+    int64_t dispatch_evidence_wait_ms; /* a mail in doubt waits for its relay's events */
     int64_t health_probe_ms;        /* first wait before an open relay is probed */
     int64_t health_probe_max_ms;
 
     char *bounce_lmtp_listen; /* host:port */
     char *bounce_domain;      /* domain of return paths it accepts; NULL = those of the relays */
     int64_t bounce_max_message_bytes;
+    char *bounce_sns_listen;             /* host:port; NULL: no SNS */
+    struct td_strings bounce_sns_topics; /* ARNs of topics that are believed */
+    bool bounce_sns_sha256_only;         /* refuse signature version 1 (SHA-1) */
+    char *bounce_sns_host;               /* NULL: sns.<region>.amazonaws.com */
+    char *bounce_sns_ca_file;            /* NULL: the system's */
 
     struct td_origins *origins; /* private: where each value came from; NULL in settings made by hand */
 };

@@ -36,4 +36,12 @@ size_t td_token_write(char out[TD_TOKEN_LOCAL_MAX], enum td_token_purpose purpos
 int td_token_read(const char *address, size_t len, enum td_token_purpose purpose, const void *key, size_t key_len,
                   const char *const *relays, size_t relay_count, struct td_token *ret, struct td_err *reterr);
 
+/**
+ * The same token as the value of a message tag of SES, which takes letters, digits, "-" and "_" only: what follows
+ * "b+", with "-" in place of the dots. @return length; 0 when `local` is no token's local part
+ */
+size_t td_token_tag(char out[TD_TOKEN_LOCAL_MAX], const char *local);
+/** And back, to be given to td_token_read. @return TD_OK or TD_ESYNTAX */
+int td_token_untag(char out[TD_TOKEN_LOCAL_MAX], const char *tag, size_t len);
+
 #endif /* TD_TOKEN_H */

@@ -30,6 +30,7 @@ static const ProtobufCMessageDescriptor *const types[] = {
     &tandem__mail__v1__recipient_outcome__descriptor,
     &tandem__mail__v1__bounce_fact__descriptor,
     &tandem__mail__v1__settlement__descriptor,
+    &tandem__mail__v1__complaint_fact__descriptor,
     &tandem__mail__v1__relay_change__descriptor,
     &tandem__mail__v1__suppression__descriptor,
     &tandem__internal__v1__campaign_content__descriptor,

@@ -73,6 +73,30 @@ const char *td_check_topic_prefix(const char *value)
     return only(value, LOWER UPPER DIGIT "._-", 100) ? NULL : "must be at most 100 of letters, digits, . _ -";
 }
 
+const char *td_check_ses_name(const char *value)
+{
+    return only(value, LOWER UPPER DIGIT "_-", 64) ? NULL : "must be 1 to 64 of letters, digits, _ -";
+}
+
+/* arn:<partition>:sns:<region>:<account>:<name>; the region goes into a host name. */
+const char *td_check_sns_topic(const char *value)
+{
+    static const char why[] = "must be the ARN of a topic, as arn:aws:sns:eu-west-1:123456789012:name";
+    static const char *const allowed[] = {LOWER "-", "sns", LOWER DIGIT "-", DIGIT, LOWER UPPER DIGIT "_-."};
+    const char *at = value + 4;
+
+    if (strncmp(value, "arn:", 4) != 0 || strlen(value) > 400)
+        return why;
+    for (size_t i = 0; i < sizeof(allowed) / sizeof(allowed[0]); i++) {
+        size_t n = strspn(at, allowed[i]);
+
+        if (n == 0 || n > 256 || at[n] != (i == 4 ? '\0' : ':') || (i == 1 && strncmp(at, "sns:", 4) != 0))
+            return why;
+        at += n + 1;
+    }
+    return NULL;
+}
+
 const char *td_check_instance(const char *value)
 {
     return only(value, LOWER UPPER DIGIT "._-", 64) ? NULL : "must be at most 64 of letters, digits, . _ -";
@@ -209,6 +233,9 @@ int td_settings_check(const struct td_settings *settings, struct td_err *reterr)
         if (rc < 0)
             return rc;
     }
+    if (settings->bounce_sns_listen && settings->bounce_sns_topics.count == 0)
+        return td_settings_fail_at(settings, line_of(settings, "bounce.sns_listen"), reterr,
+                                   "bounce.sns_listen needs bounce.sns_topics: which topics are believed");
     if (settings->health_probe_ms > settings->health_probe_max_ms)
         return td_settings_fail_at(settings, line_of(settings, "health.probe_max"), reterr,
                                    "health.probe_max must not be less than health.probe");

@@ -231,6 +231,15 @@ const struct td_opt td_opts[] = {
      .max = 10 * SECOND,
      .help = "How often counts that relay health rests on are shared"},
 
+    {.path = "dispatch.evidence_wait",
+     .type = TD_OPT_DURATION,
+     .offset = IN_ALL(dispatch_evidence_wait_ms),
+     .def = "10m",
+     .min = SECOND,
+     .max = DAY,
+     .help = "How long a mail whose final reply was lost waits for an event of its relay (ses_configuration_set) or "
+             "for a report, before it is UNCONFIRMED. Up to a minute longer for a wait of less than ten minutes"},
+
     {.path = "health.probe",
      .type = TD_OPT_DURATION,
      .offset = IN_ALL(health_probe_ms),
@@ -265,6 +274,37 @@ const struct td_opt td_opts[] = {
      .min = 16 * KIB,
      .max = 256 * KIB,
      .help = "How much of a report is kept; the rest, the end of the mail that came back, is dropped"},
+    {.path = "bounce.sns_listen",
+     .type = TD_OPT_STRING,
+     .offset = IN_ALL(bounce_sns_listen),
+     .check = td_check_listen,
+     .def_note = "none: SNS is not listened to",
+     .help = "host:port where SNS posts the events of Amazon SES, path /sns, plain HTTP: TLS ends in the reverse "
+             "proxy in front. Each post is believed for its signature, not for where it comes from"},
+    {.path = "bounce.sns_topics",
+     .type = TD_OPT_STRINGS,
+     .offset = IN_ALL(bounce_sns_topics),
+     .check = td_check_sns_topic,
+     .def_note = "none: needed with bounce.sns_listen",
+     .help = "ARNs of the SNS topics that are believed, as arn:aws:sns:eu-west-1:123456789012:ses-events"},
+    {.path = "bounce.sns_sha256_only",
+     .type = TD_OPT_BOOL,
+     .offset = IN_ALL(bounce_sns_sha256_only),
+     .def = "false",
+     .help = "Refuse signature version 1 (SHA-1), which is what a topic signs with unless its SignatureVersion "
+             "was set to 2"},
+    {.path = "bounce.sns_host",
+     .type = TD_OPT_STRING,
+     .offset = IN_ALL(bounce_sns_host),
+     .check = td_check_host,
+     .def_note = "sns.<region of the topic>.amazonaws.com",
+     .help = "host[:port] that certificates are fetched from and subscriptions are confirmed at, in place of "
+             "Amazon's. Only for tests and relaysim: who controls that host can forge events"},
+    {.path = "bounce.sns_ca_file",
+     .type = TD_OPT_STRING,
+     .offset = IN_ALL(bounce_sns_ca_file),
+     .def_note = "the system's",
+     .help = "Authorities, PEM, for HTTPS to that host. Only for tests and relaysim, or a proxy that breaks TLS up"},
 };
 const size_t td_opt_count = sizeof(td_opts) / sizeof(td_opts[0]);
 
@@ -334,6 +374,13 @@ const struct td_opt td_relay_opts[] = {
      .check = td_check_host,
      .def_note = "the host's name",
      .help = "What EHLO says"},
+    {.path = "ses_configuration_set",
+     .type = TD_OPT_STRING,
+     .offset = IN_RELAY(ses_configuration_set),
+     .check = td_check_ses_name,
+     .def_note = "none: mails go without",
+     .help = "Only for Amazon SES: the configuration set whose events SNS brings to bounce.sns_listen. Mails then "
+             "name it and carry a signed tag, and one whose final reply was lost waits for its event"},
     {.path = "rules",
      .type = TD_OPT_STRING,
      .offset = IN_RELAY(rules),

@@ -6,6 +6,7 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
+#include <stdbool.h>
 #include <string.h>
 
 enum { TAG_CHARS = 2, MAC_CHARS = 14, SEAL_CHARS = TAG_CHARS + MAC_CHARS, INDEX_CHARS_MAX = 7 };
@@ -191,4 +192,34 @@ int td_token_read(const char *address, size_t len, enum td_token_purpose purpose
         }
     }
     return td_fail(reterr, TD_EDENIED, "the token's MAC does not verify, or its relay is not configured");
+}
+
+/* A campaign's id may hold "-"; neither number nor seal can, so the last two separate. */
+size_t td_token_tag(char out[TD_TOKEN_LOCAL_MAX], const char *local)
+{
+    size_t len = strnlen(local, TD_TOKEN_LOCAL_MAX);
+
+    if (len < 3 || len == TD_TOKEN_LOCAL_MAX || local[0] != TD_TOKEN_BOUNCE || local[1] != '+')
+        return 0;
+    for (size_t i = 2; i <= len; i++)
+        out[i - 2] = (char)(local[i] == '.' ? '-' : local[i]);
+    return len - 2;
+}
+
+int td_token_untag(char out[TD_TOKEN_LOCAL_MAX], const char *tag, size_t len)
+{
+    unsigned dots = 0;
+
+    if (len == 0 || len + 2 >= TD_TOKEN_LOCAL_MAX || memchr(tag, '\0', len))
+        return TD_ESYNTAX;
+    out[0] = TD_TOKEN_BOUNCE;
+    out[1] = '+';
+    out[len + 2] = '\0';
+    for (size_t i = len; i-- > 0;) {
+        bool separates = tag[i] == '-' && dots < 2;
+
+        dots += separates;
+        out[i + 2] = (char)(separates ? '.' : tag[i]);
+    }
+    return dots == 2 ? TD_OK : TD_ESYNTAX;
 }

@@ -2,9 +2,12 @@
  * says that time, not a socket, is what it waits for (closing idle connections). Handlers run inside MHD_run, on
  * the loop.
  *
- * Nobody outside may hold memory here: 64 connections, 10 s without a byte, 64 KiB of body. A longer body is
- * answered 413 at once when its length is announced; else it is read and dropped up to 1 MiB, then the connection
- * is closed. */
+ * Nobody outside may hold memory here: 64 connections, 10 s without a byte, 64 KiB of body (or what the route
+ * says). A longer body is answered 413 at once when its length is announced; else it is read and dropped up to
+ * 1 MiB, then the connection is closed.
+ *
+ * A request that is answered later: its connection is suspended, and resumed by the answer; libmicrohttpd then
+ * calls on_request once more, which queues it. */
 #include "tandem/http.h"
 
 #include <errno.h>
@@ -30,8 +33,10 @@ enum {
 
 struct route {
     char *method, *path;
-    td_http_handler *handler;
+    td_http_handler *handler;     /* one of the two is set */
+    td_http_later_handler *later;
     void *user;
+    size_t body_max;
     struct route *next;
 };
 
@@ -42,11 +47,19 @@ struct td_http {
     int open_handles; /* freed when both are closed */
     int port;
     struct route *routes;
+    struct td_http_later *waiting; /* requests whose answer is to come */
 };
 
-struct request {
-    struct td_buf body;
+/* A request, from its headers until its connection is done with it and it has been answered. */
+struct td_http_later {
+    struct td_http *http;
+    struct MHD_Connection *connection; /* NULL: gone */
+    struct td_http_later *prev, *next; /* of http->waiting */
+    struct td_buf body, text;
     size_t dropped;
+    bool waiting; /* the handler has it and has not answered */
+    bool suspended;
+    int status; /* 0: no answer yet */
 };
 
 static enum MHD_Result reply(struct MHD_Connection *connection, int status, const char *type, struct td_buf *body,
@@ -94,21 +107,53 @@ static bool is_method(const char *route_method, const char *method)
     return strcmp(route_method, strcmp(method, "HEAD") == 0 ? "GET" : method) == 0;
 }
 
-static enum MHD_Result answer(struct td_http *http, struct MHD_Connection *connection, const char *path,
-                              const char *method, const struct request *request)
+/* ret_other: a route with this path and another method. */
+static const struct route *route_find(const struct td_http *http, const char *path, const char *method,
+                                      const struct route **ret_other)
 {
-    struct td_http_request req = {method, path, td_buf_str(&request->body), request->body.len};
-    struct td_http_response res = {200, "application/json", TD_BUF_INIT(RESPONSE_MAX)};
-    const struct route *route, *other = NULL;
-    enum MHD_Result result;
-
-    for (route = http->routes; route; route = route->next) {
+    for (const struct route *route = http->routes; route; route = route->next) {
         if (strcmp(route->path, path) != 0)
             continue;
         if (is_method(route->method, method))
-            break;
-        other = route;
+            return route;
+        *ret_other = route;
     }
+    return NULL;
+}
+
+static enum MHD_Result reply_later(struct td_http_later *request)
+{
+    return reply(request->connection, request->status, "application/json", &request->text, NULL);
+}
+
+static enum MHD_Result hand_over(const struct route *route, const struct td_http_request *req,
+                                 struct td_http_later *request)
+{
+    struct td_http *http = request->http;
+
+    request->waiting = true;
+    request->next = http->waiting;
+    if (request->next)
+        request->next->prev = request;
+    http->waiting = request;
+    route->later(route->user, req, request);
+    if (request->status)
+        return reply_later(request);
+    request->suspended = true;
+    MHD_suspend_connection(request->connection);
+    return MHD_YES;
+}
+
+static enum MHD_Result answer(struct td_http *http, struct MHD_Connection *connection, const char *path,
+                              const char *method, struct td_http_later *request)
+{
+    struct td_http_request req = {method, path, td_buf_str(&request->body), request->body.len};
+    struct td_http_response res = {200, "application/json", TD_BUF_INIT(RESPONSE_MAX)};
+    const struct route *other = NULL, *route = route_find(http, path, method, &other);
+    enum MHD_Result result;
+
+    if (route && route->later)
+        return hand_over(route, &req, request);
     if (!route)
         return other ? reply_error(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "method not allowed", other->method)
                      : reply_error(connection, MHD_HTTP_NOT_FOUND, "not found", NULL);
@@ -118,28 +163,40 @@ static enum MHD_Result answer(struct td_http *http, struct MHD_Connection *conne
     return result;
 }
 
-static bool announces_too_much(struct MHD_Connection *connection)
+static bool announces_too_much(struct MHD_Connection *connection, size_t body_max)
 {
     const char *text = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
 
-    return text && strtoull(text, NULL, 10) > BODY_MAX; /* libmicrohttpd has checked that it is a number */
+    return text && strtoull(text, NULL, 10) > body_max; /* libmicrohttpd has checked that it is a number */
 }
 
-/* Called with the headers, then with each piece of the body, then with *size 0. */
+static size_t body_max_of(const struct td_http *http, const char *path, const char *method)
+{
+    const struct route *other = NULL, *route = route_find(http, path, method, &other);
+
+    return route ? route->body_max : BODY_MAX;
+}
+
+/* Called with the headers, then with each piece of the body, then with *size 0; once more when it was suspended. */
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, const char *path,
                                   const char *method, const char *version, const char *data, size_t *size,
                                   void **slot)
 {
-    struct request *request = *slot;
+    struct td_http_later *request = *slot;
 
     (void)version;
     if (!request) {
-        if (announces_too_much(connection))
+        size_t body_max = body_max_of(cls, path, method);
+
+        if (announces_too_much(connection, body_max))
             return reply_error(connection, MHD_HTTP_CONTENT_TOO_LARGE, "body too large", NULL);
         request = calloc(1, sizeof(*request));
         if (!request)
             return MHD_NO;
-        td_buf_init(&request->body, BODY_MAX);
+        request->http = cls;
+        request->connection = connection;
+        td_buf_init(&request->body, body_max);
+        td_buf_init(&request->text, RESPONSE_MAX);
         *slot = request;
         return MHD_YES;
     }
@@ -151,22 +208,32 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
     }
     if (request->dropped)
         return reply_error(connection, MHD_HTTP_CONTENT_TOO_LARGE, "body too large", NULL);
+    if (request->status)
+        return reply_later(request);
     return answer(cls, connection, path, method, request);
+}
+
+static void request_free(struct td_http_later *request)
+{
+    td_buf_release(&request->body);
+    td_buf_release(&request->text);
+    free(request);
 }
 
 static void on_completed(void *cls, struct MHD_Connection *connection, void **slot,
                          enum MHD_RequestTerminationCode code)
 {
-    struct request *request = *slot;
+    struct td_http_later *request = *slot;
 
     (void)cls;
     (void)connection;
     (void)code;
     if (!request)
         return;
-    td_buf_release(&request->body);
-    free(request);
     *slot = NULL;
+    request->connection = NULL;
+    if (!request->waiting)
+        request_free(request);
 }
 
 static void on_timer(uv_timer_t *timer);
@@ -185,6 +252,34 @@ static void run(struct td_http *http)
 static void on_timer(uv_timer_t *timer)
 {
     run(timer->data);
+}
+
+static void not_waiting(struct td_http_later *request)
+{
+    if (request->prev)
+        request->prev->next = request->next;
+    else
+        request->http->waiting = request->next;
+    if (request->next)
+        request->next->prev = request->prev;
+    request->prev = request->next = NULL;
+}
+
+void td_http_answer(struct td_http_later *request, int status, const char *json)
+{
+    request->waiting = false;
+    if (!request->http) { /* td_http_free was faster */
+        request_free(request);
+        return;
+    }
+    not_waiting(request);
+    request->status = status;
+    td_buf_adds(&request->text, json);
+    if (!request->suspended) /* from inside the handler */
+        return;
+    request->suspended = false;
+    MHD_resume_connection(request->connection);
+    uv_timer_start(&request->http->timer, on_timer, 0, 0); /* not from here: it may be called from anywhere */
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events)
@@ -240,7 +335,7 @@ int td_http_new(uv_loop_t *loop, const char *listen_text, struct td_http **ret, 
     rc = listen_on(listen_text, &fd, &http->port, reterr);
     if (rc < 0)
         goto out;
-    http->daemon = MHD_start_daemon(MHD_USE_EPOLL, 0, NULL, NULL, on_request, http, /* */
+    http->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, http, /* */
                                     MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
                                     (unsigned)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S,
                                     MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
@@ -267,13 +362,16 @@ out:
     return rc;
 }
 
-int td_http_route(struct td_http *http, const char *method, const char *path, td_http_handler *handler, void *user)
+static int route_add(struct td_http *http, const char *method, const char *path, const struct route *as)
 {
     struct route *route = calloc(1, sizeof(*route));
 
     if (!route)
         return TD_ENOMEM;
-    *route = (struct route){strdup(method), strdup(path), handler, user, http->routes};
+    *route = *as;
+    route->method = strdup(method);
+    route->path = strdup(path);
+    route->next = http->routes;
     if (!route->method || !route->path) {
         free(route->method);
         free(route->path);
@@ -282,6 +380,17 @@ int td_http_route(struct td_http *http, const char *method, const char *path, td
     }
     http->routes = route;
     return TD_OK;
+}
+
+int td_http_route(struct td_http *http, const char *method, const char *path, td_http_handler *handler, void *user)
+{
+    return route_add(http, method, path, &(struct route){.handler = handler, .user = user, .body_max = BODY_MAX});
+}
+
+int td_http_route_later(struct td_http *http, const char *method, const char *path, size_t body_max,
+                        td_http_later_handler *handler, void *user)
+{
+    return route_add(http, method, path, &(struct route){.later = handler, .user = user, .body_max = body_max});
 }
 
 int td_http_port(const struct td_http *http)
@@ -304,6 +413,14 @@ void td_http_free(struct td_http *http)
     if (!http)
         return;
     uv_poll_stop(&http->poll); /* before its descriptor goes */
+    while (http->waiting) {    /* a daemon with suspended connections must not be stopped */
+        struct td_http_later *request = http->waiting;
+
+        not_waiting(request);
+        if (request->suspended)
+            MHD_resume_connection(request->connection);
+        request->http = NULL;
+    }
     MHD_stop_daemon(http->daemon);
     for (route = http->routes; route; route = next) {
         next = route->next;

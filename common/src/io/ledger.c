@@ -184,6 +184,18 @@ int td_ledger_published(struct td_redis *redis, const char *campaign_id, const u
     return td_redis_eval(redis, &td_script_ledger_published, keys.arg, keys.count, &packed.arg, 1, cb, user);
 }
 
+int td_ledger_look(struct td_redis *redis, const char *campaign_id, uint32_t index, td_redis_cb *cb, void *user)
+{
+    struct keys keys;
+    char number[11];
+
+    if (index > TD_LEDGER_INDEX_MAX || !keys_of(&keys, campaign_id, KEYS("done", "pending")))
+        return TD_EINVAL;
+    snprintf(number, sizeof(number), "%" PRIu32, index);
+    return td_redis_eval(redis, &td_script_ledger_look, keys.arg, keys.count, (struct td_arg[]){TD_ARG_STR(number)}, 1,
+                         cb, user);
+}
+
 int td_ledger_undo(struct td_redis *redis, const char *campaign_id, const uint32_t *index, size_t count,
                    td_redis_cb *cb, void *user)
 {
