@@ -17,10 +17,12 @@ from stack import Failed, wait_for  # noqa: E402,F401
 
 class Proxy:
     """Forwards connections of one port. cut(): new and old ones hang, as behind a firewall that drops; heal(): old ones are
-    reset and new ones go through. delay_s holds up each piece in both directions."""
+    reset and new ones go through. delay_s holds up each piece in both directions. hold(): one request is met in the middle;
+    requests tells what one is: redis_requests or kafka_requests."""
 
-    def __init__(self, target_port, port=0):
+    def __init__(self, target_port, port=0, requests=None):
         self.target, self.delay_s, self.is_cut = target_port, 0.0, False
+        self.requests, self.gate = requests, None
         self.server = socket.create_server(("127.0.0.1", port))
         self.port = self.server.getsockname()[1]
         self.links, self.lock, self.over = [], threading.Lock(), False
@@ -58,20 +60,52 @@ class Proxy:
 
     def _pump(self, client, server):
         queue = []  # (due, socket, bytes): delay without a limit of throughput
+        mute, rest = set(), bytearray()
         while not self.over:
             if self.is_cut:
                 time.sleep(0.02)
                 continue
             wait = 0.1 if not queue else max(0, queue[0][0] - time.monotonic())
-            readable, _, _ = select.select([client, server], [], [], min(wait, 0.1))
+            readable, _, _ = select.select([s for s in (client, server) if s not in mute], [], [], min(wait, 0.1))
             for s in readable:
                 data = s.recv(65536)
                 if not data:
                     return
+                if s in mute:
+                    continue
+                if s is client and self.requests:
+                    rest += data
+                    data = self._until_held(rest, mute, client, server)
                 queue.append((time.monotonic() + self.delay_s, server if s is client else client, data))
             while queue and queue[0][0] <= time.monotonic() and not self.is_cut:
                 _, to, data = queue.pop(0)
                 to.sendall(data)
+
+    def _until_held(self, rest, mute, client, server):
+        """-> what of these octets the server may have. A request that is not whole yet waits in rest."""
+        out = b""
+        for request in self.requests(rest):
+            with self.lock:
+                gate = self.gate if self.gate and self.gate[0](request) else None
+                if gate:
+                    self.gate = None
+            if gate:
+                _, keep, held = gate
+                mute.add(client if keep == "request" else server)
+                if keep == "answer":
+                    out += request
+                held.set()
+                return out
+            out += request
+        return out
+
+    def hold(self, met, keep):
+        """The first request that met() knows is held with all that follows it on its connection: keep = "request" keeps it from
+        the server; "answer": the server has it, and the client hears nothing more. -> an event, set at that moment."""
+        held = threading.Event()
+        with self.lock:
+            self.gate = (met, keep, held)
+        return held
 
     def cut(self):
         self.is_cut = True
@@ -90,6 +124,34 @@ class Proxy:
         self.over = True
         self.server.close()
         self.heal()
+
+
+def kafka_requests(octets):
+    """Take the whole requests off the front: 4 octets of length, then two that say which it is."""
+    while len(octets) >= 4 and len(octets) >= 4 + int.from_bytes(octets[:4], "big"):
+        end = 4 + int.from_bytes(octets[:4], "big")
+        request = bytes(octets[:end])
+        del octets[:end]
+        yield request
+
+
+def redis_requests(octets):
+    """Take the whole commands off the front: *N, then N times $length and its octets."""
+    while True:
+        at = octets.find(b"\r\n")
+        if at < 0:
+            return
+        count, at = int(octets[1:at]), at + 2
+        for _ in range(count):
+            end = octets.find(b"\r\n", at)
+            if end < 0:
+                return
+            at = end + 2 + int(octets[at + 1:end]) + 2
+            if at > len(octets):
+                return
+        request = bytes(octets[:at])
+        del octets[:at]
+        yield request
 
 
 class Crowd:
@@ -191,6 +253,46 @@ def changes(truth, relay, to=None):
             seen.add((c.epoch, c.to_state))
             found.append(c)
     return found
+
+
+def lanes(stack, campaign):
+    """index -> lane, of every mail of a campaign that was handed to dispatch."""
+    from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+    reader = Consumer({"bootstrap.servers": stack.bootstrap, "group.id": "test-lanes", "enable.auto.commit": False,
+                       "enable.partition.eof": True})
+    topic, found = stack.prefix + "mail.outbound", {}
+    parts = [TopicPartition(topic, p, 0) for p in reader.list_topics(topic, timeout=10).topics[topic].partitions]
+    reader.assign(parts)
+    left = len(parts)
+    while left:
+        message = reader.poll(10)
+        assert message is not None, f"{topic} was not read to its end"
+        if message.error():
+            assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
+            left -= 1
+            continue
+        owner, _, index = message.key().decode().rpartition("/")
+        if owner == campaign:
+            found[int(index)] = message.partition()
+    reader.close()
+    return found
+
+
+def lane_times(stack, campaign):
+    """lane -> when the relays took its mails, oldest first."""
+    lane_of, found = lanes(stack, campaign), {}
+    for relay in stack.relays:
+        for at, message_id, _ in relay.taken():
+            owner, _, index = message_id.partition("@")[0].rpartition(".")
+            if owner == campaign:
+                found.setdefault(lane_of[int(index)], []).append(at)
+    return {lane: sorted(t) for lane, t in found.items()}
+
+
+def longest_lane_pause(lane_times, since, until):
+    """The longest that any lane got no mail out, of the pauses that end within these times."""
+    return max(b - a for t in lane_times.values() for a, b in zip(t, t[1:]) if since < b <= until)
 
 
 class Tail:

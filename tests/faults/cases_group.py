@@ -75,6 +75,44 @@ def rebalance_storm(stack):
     return f"L D(0) C: {said}, {moves} moves, longest pause {aids.longest_pause(stack.relays):.2f} s"
 
 
+ONE_RATE = {"max_mails_per_s": 300, "max_connections": 60}
+# So few mails wait in each lane that all lanes are served all the time: a pause is one of the lane's owner.
+EVENLY = {"rendering": {"ahead": 30}}
+
+
+@case(dispatchers=3, primary_entry=ONE_RATE, backup=None, settings=EVENLY)
+def dispatchers_come_and_go(stack):
+    """Three dispatchers at 300/s: one joins, leaves for good, is started anew, killed and started, killed for good. Session and
+    lease are 6 s. The pause is that of the lane which waits longest."""
+    mails = 27000
+    campaign = flow.submit(stack, mails)
+    flow.wait_part(stack, campaign, 1500)
+    one, two = stack.services["dispatch-1"], stack.services["dispatch-2"]
+    four = stack.service("dispatch", 4)
+
+    def ends(process):
+        code = process.stop()
+        assert code == 0, f"{process.name} ended with {code}"
+
+    steps = [("joins", 8, four.start), ("leaves", 8, lambda: ends(four)), ("is restarted", 8, lambda: (ends(one), one.start())),
+             ("is killed and restarted", 16, lambda: (two.kill(), two.start())), ("is killed for good", 16, one.kill)]
+    times = []
+    for _, seconds, act in steps:
+        times.append(time.time())
+        act()
+        time.sleep(seconds)
+    times.append(time.time())
+    assert flow.done_count(stack, campaign) < mails, "the campaign ended before the last of them did"
+    flow.wait_done(stack, campaign, mails)
+    said = flow.truth(stack, campaign).check(mails, unconfirmed_at_most=2 * 90)
+    by_lane = aids.lane_times(stack, campaign)
+    pauses = {name: aids.longest_lane_pause(by_lane, at, until) for (name, _, _), at, until in zip(steps, times, times[1:])}
+    text = ", ".join(f"{name} {pause:.2f} s" for name, pause in pauses.items())
+    late = [name for name, pause in pauses.items() if pause > (14 if "killed" in name else 1.5)]
+    assert not late, f"pauses of a lane when a dispatcher {text}"
+    return f"L D(0) C: {said}, longest pause of a lane when one {text}"
+
+
 @case(dispatchers=2)
 def dispatcher_cut_off_from_kafka(stack):
     """One of two dispatchers loses Kafka for 12 s, longer than its session: the other takes its lanes, nobody gets two."""
