@@ -1,5 +1,6 @@
 """What the fault cases share: a TCP proxy that can cut and delay, a relay's health made new, figures from ledgers."""
 
+import os
 import select
 import socket
 import subprocess
@@ -154,6 +155,41 @@ def redis_requests(octets):
         yield request
 
 
+class NameServer:
+    """A name server (RFC 1035) on an address of 127/8, for one name with one address. well = False: it says NXDOMAIN, SERVFAIL
+    or nothing, in turn."""
+
+    def __init__(self, name):
+        self.question = b"".join(bytes([len(p)]) + p for p in name.encode().split(b".")) + b"\0"
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.address = f"127.{os.getpid() % 250 + 1}.{time.time_ns() % 250 + 1}.53"
+        self.socket.bind((self.address, 53))
+        self.well, self.asked, self.failed = True, 0, 0
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        while True:
+            try:
+                query, client = self.socket.recvfrom(512)
+            except OSError:
+                return
+            end = 12 + len(self.question)
+            known, kind = query[12:end].lower() == self.question, query[end:end + 2]
+            rcode, answers = 0 if known else 3, b""
+            self.asked += known
+            if known and not self.well:
+                self.failed += 1
+                rcode = (3, 2, None)[self.failed % 3]
+            elif known and kind == b"\0\1":
+                answers = b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4\x7f\0\0\1"
+            if rcode is not None:
+                count = b"\0\1" if answers else b"\0\0"
+                self.socket.sendto(query[:2] + bytes([0x84, 0x80 | rcode]) + b"\0\1" + count + b"\0\0\0\0" + query[12:end + 4] + answers, client)
+
+    def close(self):
+        self.socket.close()
+
+
 class Crowd:
     """While a with block runs: the longest that this process waited for a processor, beside sleeps of 2 ms. worst_s."""
 
@@ -255,13 +291,13 @@ def changes(truth, relay, to=None):
     return found
 
 
-def lanes(stack, campaign):
-    """index -> lane, of every mail of a campaign that was handed to dispatch."""
+def outbound(stack):
+    """(campaign, index, lane) of every mail that was handed to dispatch, repeats too."""
     from confluent_kafka import Consumer, KafkaError, TopicPartition
 
     reader = Consumer({"bootstrap.servers": stack.bootstrap, "group.id": "test-lanes", "enable.auto.commit": False,
                        "enable.partition.eof": True})
-    topic, found = stack.prefix + "mail.outbound", {}
+    topic = stack.prefix + "mail.outbound"
     parts = [TopicPartition(topic, p, 0) for p in reader.list_topics(topic, timeout=10).topics[topic].partitions]
     reader.assign(parts)
     left = len(parts)
@@ -273,15 +309,13 @@ def lanes(stack, campaign):
             left -= 1
             continue
         owner, _, index = message.key().decode().rpartition("/")
-        if owner == campaign:
-            found[int(index)] = message.partition()
+        yield owner, int(index), message.partition()
     reader.close()
-    return found
 
 
 def lane_times(stack, campaign):
     """lane -> when the relays took its mails, oldest first."""
-    lane_of, found = lanes(stack, campaign), {}
+    lane_of, found = {index: lane for owner, index, lane in outbound(stack) if owner == campaign}, {}
     for relay in stack.relays:
         for at, message_id, _ in relay.taken():
             owner, _, index = message_id.partition("@")[0].rpartition(".")

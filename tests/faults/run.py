@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import aids  # noqa: E402
 import cases_group  # noqa: E402
 import cases_phases  # noqa: E402
+import cases_points  # noqa: E402
 import cases_redis  # noqa: E402
 import cases_relay  # noqa: E402
 
@@ -27,10 +28,10 @@ def phases(stack):
     return cases_phases.phases(stack, QUICK)
 
 
-CASES += cases_relay.CASES + cases_redis.CASES + cases_group.CASES
+CASES += cases_points.CASES + cases_relay.CASES + cases_redis.CASES + cases_group.CASES
 # What takes long and shows what a shorter case or a flow test shows in part.
 LONG = {"flapping_primary", "rebalance_storm", "both_relays_down", "rate_cut_by_454", "dispatcher_cut_off_from_kafka",
-        "zombie_dispatcher"}
+        "zombie_dispatcher", "dispatchers_come_and_go", "stop_points_resend"}
 NAMED = {"flapping_primary_30_min"}  # half an hour
 
 
