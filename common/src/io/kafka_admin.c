@@ -1,4 +1,4 @@
-/* Topics made from the one table; a group's committed offsets and its members asked for without blocking. */
+/* Topics made from the one table, and committed offsets asked for without blocking. */
 #include "kafka_int.h"
 
 #include <stdio.h>
@@ -58,30 +58,6 @@ const rd_kafka_topic_partition_list_t *kafka_offsets_answer(rd_kafka_event_t *ev
             return NULL;
         }
     return list;
-}
-
-void kafka_members_ask(rd_kafka_t *rk, const char *group_id, rd_kafka_queue_t *queue)
-{
-    rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(rk, RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS);
-
-    if (!options)
-        return;
-    rd_kafka_DescribeConsumerGroups(rk, &group_id, 1, options, queue);
-    rd_kafka_AdminOptions_destroy(options);
-}
-
-int kafka_members_answer(rd_kafka_event_t *event)
-{
-    const rd_kafka_DescribeConsumerGroups_result_t *result = rd_kafka_event_DescribeConsumerGroups_result(event);
-    const rd_kafka_ConsumerGroupDescription_t **groups;
-    size_t count = 0;
-
-    if (rd_kafka_event_error(event) != RD_KAFKA_RESP_ERR_NO_ERROR || !result)
-        return 0;
-    groups = rd_kafka_DescribeConsumerGroups_result_groups(result, &count);
-    if (count != 1 || rd_kafka_ConsumerGroupDescription_error(groups[0]))
-        return 0;
-    return (int)rd_kafka_ConsumerGroupDescription_member_count(groups[0]);
 }
 
 /* ---- topics ---- */

@@ -202,17 +202,6 @@ void kafka_group_begin_revoke(struct td_kafka_in *in, bool lost)
 
 /* ---- the end ---- */
 
-void kafka_group_ask_members(struct td_kafka_in *in)
-{
-    in->members = -1;
-    kafka_members_ask(in->rk, in->group_id, in->answers);
-}
-
-void kafka_group_answer_members(struct td_kafka_in *in, rd_kafka_event_t *event)
-{
-    in->members = kafka_members_answer(event);
-}
-
 /* A static member that closes says nothing (KIP-345), so that its lanes would wait until its session ends; one that
  * unsubscribes sends LeaveGroup. The last member says nothing: nobody waits for its lanes, and when it is back within a
  * session it has them at once, where an emptied group makes it wait for group.initial.rebalance.delay.ms, 3 s unless
@@ -221,7 +210,7 @@ void kafka_group_begin_leave(struct td_kafka_in *in)
 {
     rd_kafka_resp_err_t err;
 
-    if (in->members == 1) {
+    if (in->alone) {
         kafka_group_begin_close(in);
         return;
     }

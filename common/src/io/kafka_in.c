@@ -23,7 +23,6 @@ enum {
     HURRY_GAP_MS = 20,
     REVOKE_MAX_MS = 20000, /* the promise is 15 s; a group must not wait for a service that forgot it */
     FLUSH_MAX_MS = 5000,
-    MEMBERS_MAX_MS = 500, /* how many they are: whether we leave depends on it, never whether we end */
     LEAVE_MAX_MS = 1000,
     CLOSE_MAX_MS = 15000, /* librdkafka #4187, #4527: close may never end */
     ASK_AGAIN_MS = 500,
@@ -88,8 +87,6 @@ static void poll_group(struct td_kafka_in *in)
     while ((event = rd_kafka_queue_poll(in->answers, 0))) {
         if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_LISTCONSUMERGROUPOFFSETS_RESULT)
             kafka_group_answer_offsets(in, event);
-        else if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_DESCRIBECONSUMERGROUPS_RESULT)
-            kafka_group_answer_members(in, event);
         rd_kafka_event_destroy(event);
     }
 }
@@ -205,8 +202,7 @@ static void step(struct td_kafka_in *in)
         kafka_in_enter(in, IN_CLOSED); /* it is in no group any more */
     else if (in->stop_wanted && in->state == IN_ASSIGNED)
         kafka_group_begin_revoke(in, false); /* before close: as long as we are a member, commits are taken */
-    else if (in->stop_wanted && (in->state == IN_IDLE || in->state == IN_ASKING) &&
-             (in->members >= 0 || now - in->stop_ms > MEMBERS_MAX_MS))
+    else if (in->stop_wanted && (in->state == IN_IDLE || in->state == IN_ASKING))
         kafka_group_begin_leave(in);
     else if (in->state == IN_LEAVING && (kafka_group_has_left(in) || now - in->since_ms > LEAVE_MAX_MS))
         kafka_group_begin_close(in);
@@ -485,12 +481,21 @@ bool td_kafka_in_assigned(const struct td_kafka_in *in)
     return in->state == IN_ASSIGNED;
 }
 
+static bool has_all_lanes(const struct td_kafka_in *in)
+{
+    size_t all = 0;
+
+    for (enum td_topic_id id = 0; id < TD_T_COUNT; id++)
+        if (in->topics[id][0])
+            all += (size_t)kafka_partitions(in->settings, id);
+    return in->state == IN_ASSIGNED && in->lane_count >= all;
+}
+
 void td_kafka_in_stop(struct td_kafka_in *in, void (*cb)(void *user), void *user)
 {
     if (!in->stop_wanted)
-        kafka_group_ask_members(in);
+        in->alone = has_all_lanes(in);
     in->stop_wanted = true;
-    in->stop_ms = td_mono_ms();
     in->stopped = cb;
     in->stopped_user = user;
     kafka_wake_soon(in->wake);

@@ -32,8 +32,7 @@ struct td_kafka_in {
     uint64_t joined_ms;                   /* not later than when the group gave us `next` */
 
     bool stop_wanted;
-    uint64_t stop_ms;
-    int members; /* of the group as we were told to stop; -1: asked, 0: it could not be told */
+    bool alone; /* we had every lane of our topics as we were told to stop */
     void (*stopped)(void *user);
     void *stopped_user;
     bool fatal, fatal_told;
@@ -55,9 +54,6 @@ void kafka_group_answer_offsets(struct td_kafka_in *in, rd_kafka_event_t *event)
 void kafka_group_begin_revoke(struct td_kafka_in *in, bool lost);
 /** FLUSHING -> IDLE: give the lanes back. */
 void kafka_group_end_revoke(struct td_kafka_in *in);
-/** How many members the group has, of which kafka_group_begin_leave makes use. */
-void kafka_group_ask_members(struct td_kafka_in *in);
-void kafka_group_answer_members(struct td_kafka_in *in, rd_kafka_event_t *event);
 /** IDLE, ASKING -> LEAVING, or -> CLOSING when there is nobody to leave the lanes to. */
 void kafka_group_begin_leave(struct td_kafka_in *in);
 /** Is LeaveGroup on its way? Then begin_close, which waits for its answer. */

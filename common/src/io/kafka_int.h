@@ -57,10 +57,6 @@ int kafka_offsets_ask(rd_kafka_t *rk, const char *group_id, const rd_kafka_topic
                       void *opaque, rd_kafka_queue_t *queue, struct td_err *reterr);
 /** @return borrowed from the event; NULL with reterr filled. offset is < 0 where nothing was committed. */
 const rd_kafka_topic_partition_list_t *kafka_offsets_answer(rd_kafka_event_t *event, struct td_err *reterr);
-/** Ask how many members a group has, best effort. The answer, if any, arrives on queue as an event. */
-void kafka_members_ask(rd_kafka_t *rk, const char *group_id, rd_kafka_queue_t *queue);
-/** @return members, dead ones that the group has not noticed yet included; 0: it could not be told */
-int kafka_members_answer(rd_kafka_event_t *event);
 
 /* ---- kafka_commit.c ---- */
 
