@@ -5,7 +5,11 @@
  * seen; keeping the estimate that all calls so far allow, a reply that came late (a busy machine) moves no slots.
  * A slot is good for LATE_US after its moment, then it is lost: at SAFETY x quota a second has 15 ms to spare, so
  * slots that are up to 10 ms late, and 5 ms of jitter on the way to the relay, can never add up to more than the
- * quota in any second. */
+ * quota in any second.
+ *
+ * The first mails after a silence are slower on their way than those behind them (new connections, nothing in a
+ * cache), which then come up to them: so with the first slot that is used, and with each SPARE_EVERY-th of that
+ * second, the next one is given away. */
 #include "pace.h"
 
 #include <inttypes.h>
@@ -29,6 +33,8 @@ enum {
     LATE_US = 10000,
     SLOTS_MAX = 1024,
     RETRY_US = 50000,
+    SILENT_US = 1000000, /* as long as a relay counts */
+    SPARE_EVERY = 16,
     HEARTBEAT_MS = 3000,
     QUOTA_US = 60000000 /* how often a used-up quota is asked about */
 };
@@ -43,6 +49,8 @@ struct relay {
     uint64_t slot[SLOTS_MAX]; /* due, monotonic us, rising: a ring */
     size_t head, count;
     uint32_t waiting;
+    uint64_t used_at, first_at; /* the last slot taken; the first one after a silence */
+    uint32_t used;              /* since first_at */
     bool due_wanted; /* somebody was told to wait */
     bool under_way;
     uint64_t ask_at, next_slot_at; /* no lease before; no slot expected before */
@@ -257,6 +265,19 @@ static void on_timer(uv_timer_t *timer)
     arm(relay, now);
 }
 
+static void use(struct relay *relay, uint64_t now)
+{
+    pop(relay);
+    relay->waiting--;
+    if (relay->first_at == 0 || now - relay->used_at > SILENT_US) {
+        relay->first_at = now;
+        relay->used = 0;
+    }
+    relay->used_at = now;
+    if (now - relay->first_at < SILENT_US && relay->used++ % SPARE_EVERY == 0 && relay->count > 0)
+        pop(relay);
+}
+
 uint64_t pace_take(struct pace *pace, size_t index)
 {
     struct relay *relay = &pace->relay[index];
@@ -271,8 +292,7 @@ uint64_t pace_take(struct pace *pace, size_t index)
     if (relay->count == 0)
         refill(relay, now);
     if (relay->count > 0 && relay->slot[relay->head] <= now) {
-        pop(relay);
-        relay->waiting--;
+        use(relay, now);
         refill(relay, now);
         return 0;
     }

@@ -1,5 +1,6 @@
 """What the fault cases share: a TCP proxy that can cut and delay, a relay's health made new, figures from ledgers."""
 
+import os
 import select
 import socket
 import subprocess
@@ -17,10 +18,12 @@ from stack import Failed, wait_for  # noqa: E402,F401
 
 class Proxy:
     """Forwards connections of one port. cut(): new and old ones hang, as behind a firewall that drops; heal(): old ones are
-    reset and new ones go through. delay_s holds up each piece in both directions."""
+    reset and new ones go through. delay_s holds up each piece in both directions. hold(): one request is met in the middle;
+    requests tells what one is: redis_requests or kafka_requests."""
 
-    def __init__(self, target_port, port=0):
+    def __init__(self, target_port, port=0, requests=None):
         self.target, self.delay_s, self.is_cut = target_port, 0.0, False
+        self.requests, self.gate = requests, None
         self.server = socket.create_server(("127.0.0.1", port))
         self.port = self.server.getsockname()[1]
         self.links, self.lock, self.over = [], threading.Lock(), False
@@ -58,20 +61,52 @@ class Proxy:
 
     def _pump(self, client, server):
         queue = []  # (due, socket, bytes): delay without a limit of throughput
+        mute, rest = set(), bytearray()
         while not self.over:
             if self.is_cut:
                 time.sleep(0.02)
                 continue
             wait = 0.1 if not queue else max(0, queue[0][0] - time.monotonic())
-            readable, _, _ = select.select([client, server], [], [], min(wait, 0.1))
+            readable, _, _ = select.select([s for s in (client, server) if s not in mute], [], [], min(wait, 0.1))
             for s in readable:
                 data = s.recv(65536)
                 if not data:
                     return
+                if s in mute:
+                    continue
+                if s is client and self.requests:
+                    rest += data
+                    data = self._until_held(rest, mute, client, server)
                 queue.append((time.monotonic() + self.delay_s, server if s is client else client, data))
             while queue and queue[0][0] <= time.monotonic() and not self.is_cut:
                 _, to, data = queue.pop(0)
                 to.sendall(data)
+
+    def _until_held(self, rest, mute, client, server):
+        """-> what of these octets the server may have. A request that is not whole yet waits in rest."""
+        out = b""
+        for request in self.requests(rest):
+            with self.lock:
+                gate = self.gate if self.gate and self.gate[0](request) else None
+                if gate:
+                    self.gate = None
+            if gate:
+                _, keep, held = gate
+                mute.add(client if keep == "request" else server)
+                if keep == "answer":
+                    out += request
+                held.set()
+                return out
+            out += request
+        return out
+
+    def hold(self, met, keep):
+        """The first request that met() knows is held with all that follows it on its connection: keep = "request" keeps it from
+        the server; "answer": the server has it, and the client hears nothing more. -> an event, set at that moment."""
+        held = threading.Event()
+        with self.lock:
+            self.gate = (met, keep, held)
+        return held
 
     def cut(self):
         self.is_cut = True
@@ -90,6 +125,69 @@ class Proxy:
         self.over = True
         self.server.close()
         self.heal()
+
+
+def kafka_requests(octets):
+    """Take the whole requests off the front: 4 octets of length, then two that say which it is."""
+    while len(octets) >= 4 and len(octets) >= 4 + int.from_bytes(octets[:4], "big"):
+        end = 4 + int.from_bytes(octets[:4], "big")
+        request = bytes(octets[:end])
+        del octets[:end]
+        yield request
+
+
+def redis_requests(octets):
+    """Take the whole commands off the front: *N, then N times $length and its octets."""
+    while True:
+        at = octets.find(b"\r\n")
+        if at < 0:
+            return
+        count, at = int(octets[1:at]), at + 2
+        for _ in range(count):
+            end = octets.find(b"\r\n", at)
+            if end < 0:
+                return
+            at = end + 2 + int(octets[at + 1:end]) + 2
+            if at > len(octets):
+                return
+        request = bytes(octets[:at])
+        del octets[:at]
+        yield request
+
+
+class NameServer:
+    """A name server (RFC 1035) on an address of 127/8, for one name with one address. well = False: it says NXDOMAIN, SERVFAIL
+    or nothing, in turn."""
+
+    def __init__(self, name):
+        self.question = b"".join(bytes([len(p)]) + p for p in name.encode().split(b".")) + b"\0"
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.address = f"127.{os.getpid() % 250 + 1}.{time.time_ns() % 250 + 1}.53"
+        self.socket.bind((self.address, 53))
+        self.well, self.asked, self.failed = True, 0, 0
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        while True:
+            try:
+                query, client = self.socket.recvfrom(512)
+            except OSError:
+                return
+            end = 12 + len(self.question)
+            known, kind = query[12:end].lower() == self.question, query[end:end + 2]
+            rcode, answers = 0 if known else 3, b""
+            self.asked += known
+            if known and not self.well:
+                self.failed += 1
+                rcode = (3, 2, None)[self.failed % 3]
+            elif known and kind == b"\0\1":
+                answers = b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4\x7f\0\0\1"
+            if rcode is not None:
+                count = b"\0\1" if answers else b"\0\0"
+                self.socket.sendto(query[:2] + bytes([0x84, 0x80 | rcode]) + b"\0\1" + count + b"\0\0\0\0" + query[12:end + 4] + answers, client)
+
+    def close(self):
+        self.socket.close()
 
 
 class Crowd:
@@ -191,6 +289,44 @@ def changes(truth, relay, to=None):
             seen.add((c.epoch, c.to_state))
             found.append(c)
     return found
+
+
+def outbound(stack):
+    """(campaign, index, lane) of every mail that was handed to dispatch, repeats too."""
+    from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+    reader = Consumer({"bootstrap.servers": stack.bootstrap, "group.id": "test-lanes", "enable.auto.commit": False,
+                       "enable.partition.eof": True})
+    topic = stack.prefix + "mail.outbound"
+    parts = [TopicPartition(topic, p, 0) for p in reader.list_topics(topic, timeout=10).topics[topic].partitions]
+    reader.assign(parts)
+    left = len(parts)
+    while left:
+        message = reader.poll(10)
+        assert message is not None, f"{topic} was not read to its end"
+        if message.error():
+            assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
+            left -= 1
+            continue
+        owner, _, index = message.key().decode().rpartition("/")
+        yield owner, int(index), message.partition()
+    reader.close()
+
+
+def lane_times(stack, campaign):
+    """lane -> when the relays took its mails, oldest first."""
+    lane_of, found = {index: lane for owner, index, lane in outbound(stack) if owner == campaign}, {}
+    for relay in stack.relays:
+        for at, message_id, _ in relay.taken():
+            owner, _, index = message_id.partition("@")[0].rpartition(".")
+            if owner == campaign:
+                found.setdefault(lane_of[int(index)], []).append(at)
+    return {lane: sorted(t) for lane, t in found.items()}
+
+
+def longest_lane_pause(lane_times, since, until):
+    """The longest that any lane got no mail out, of the pauses that end within these times."""
+    return max(b - a for t in lane_times.values() for a, b in zip(t, t[1:]) if since < b <= until)
 
 
 class Tail:

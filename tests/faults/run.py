@@ -1,6 +1,7 @@
 """Faults: rows 3-21 and 33 of the fault matrix (README.md), against real Apache Kafka and redis-server.
 
 usage: run.py BUILD_DIR [--quick | case...]
+All is all but those that take half an hour, which are to be named.
 Each case prints one line with its figures and the invariants it shows: L one outcome each and none missing, D(n) at most n
 second copies, R never above the rate, C class and outcome as the relays' ledgers have them.
 """
@@ -13,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import aids  # noqa: E402
 import cases_group  # noqa: E402
 import cases_phases  # noqa: E402
+import cases_points  # noqa: E402
 import cases_redis  # noqa: E402
 import cases_relay  # noqa: E402
 
@@ -26,10 +28,11 @@ def phases(stack):
     return cases_phases.phases(stack, QUICK)
 
 
-CASES += cases_relay.CASES + cases_redis.CASES + cases_group.CASES
+CASES += cases_points.CASES + cases_relay.CASES + cases_redis.CASES + cases_group.CASES
 # What takes long and shows what a shorter case or a flow test shows in part.
 LONG = {"flapping_primary", "rebalance_storm", "both_relays_down", "rate_cut_by_454", "dispatcher_cut_off_from_kafka",
-        "zombie_dispatcher"}
+        "zombie_dispatcher", "dispatchers_come_and_go", "stop_points_resend"}
+NAMED = {"flapping_primary_30_min"}  # half an hour
 
 
 def main():
@@ -37,8 +40,8 @@ def main():
     args = sys.argv[2:]
     QUICK = "--quick" in args
     wanted = [a for a in args if a != "--quick"]
-    if QUICK and not wanted:
-        wanted = [name for name, _, _ in CASES if name not in LONG]
+    if not wanted:
+        wanted = [name for name, _, _ in CASES if name not in NAMED and not (QUICK and name in LONG)]
     return flow.main("faults", CASES, wanted, cases_group.SplitKafka)
 
 

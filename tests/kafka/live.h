@@ -89,6 +89,7 @@ bool tally_check(struct live *live, const struct tally *tally, int end, bool onc
 bool case_topics_apply_twice(struct live *live);
 bool case_fifty_thousand_arrive_once(struct live *live);
 bool case_two_members_share_and_one_leaves(struct live *live);
+bool case_the_last_member_stays(struct live *live);
 bool case_a_killed_member_is_replaced(struct live *live);
 bool case_revoke_may_take_two_seconds(struct live *live);
 bool case_commits_are_seen_and_never_fall(struct live *live);

@@ -40,6 +40,7 @@ static bool share_and_leave(struct live *live, struct tally *tally, struct membe
     enum { RECORDS = 20000 };
     int64_t left_at[LANES];
     bool left[LANES];
+    uint64_t left_ms;
     int mine;
 
     while (!(a->lanes == LANES / 2 && b->lanes == LANES / 2))
@@ -48,9 +49,15 @@ static bool share_and_leave(struct live *live, struct tally *tally, struct membe
     CHECK(tally_until(live, tally, RECORDS / 2), "read");
     memcpy(left, b->owns, sizeof(left));
     memcpy(left_at, b->next, sizeof(left_at));
+    mine = a->assignments;
+    left_ms = td_mono_ms();
     CHECK(member_leave(live, b), "leave");
     b->in = NULL;
-    mine = a->assignments;
+    while (a->assignments == mine && td_mono_ms() - left_ms < PATIENCE_MS)
+        live_for(live, 10);
+    left_ms = td_mono_ms() - left_ms;
+    fprintf(stderr, "  lanes taken over %" PRIu64 " ms after the other began to leave\n", left_ms);
+    CHECK(left_ms < SESSION_MS / 2, "%" PRIu64 " ms", left_ms); /* it said so: nobody waited for the end of its session */
     CHECK(numbers_all(live, RECORDS / 2, RECORDS), "write");
     CHECK(tally_until(live, tally, RECORDS), "read");
     CHECK(a->assignments == mine + 1 && a->lanes == LANES, "%d assignments, %d lanes", a->assignments, a->lanes);
@@ -73,6 +80,39 @@ bool case_two_members_share_and_one_leaves(struct live *live)
     ok = member_leave(live, &a) && ok;
     free(tally);
     return ok;
+}
+
+/* Who is alone stays a member, and is given its lanes at once when it is back by its name. Somebody else by another name would
+ * wait for the end of its session, which tells that it did stay. */
+static bool come_back(struct live *live, struct tally *tally, struct member *member, const char *instance, uint64_t *ret_ms)
+{
+    uint64_t began;
+
+    CHECK(member_join(live, member, "a", tally), "join");
+    while (member->lanes != LANES)
+        live_for(live, 10);
+    CHECK(member_leave(live, member), "leave");
+    began = td_mono_ms();
+    CHECK(member_join(live, member, instance, tally), "join again");
+    while (member->lanes != LANES && td_mono_ms() - began < PATIENCE_MS)
+        live_for(live, 10);
+    *ret_ms = td_mono_ms() - began;
+    fprintf(stderr, "  lanes of a after %" PRIu64 " ms to %s\n", *ret_ms, instance);
+    return member_leave(live, member);
+}
+
+bool case_the_last_member_stays(struct live *live)
+{
+    struct tally *tally = calloc(1, sizeof(*tally));
+    struct member member;
+    uint64_t same_ms = 0, other_ms = 0;
+    bool ok = live_topics(live) && come_back(live, tally, &member, "a", &same_ms) &&
+              come_back(live, tally, &member, "b", &other_ms);
+
+    free(tally);
+    CHECK(ok, "members");
+    CHECK(same_ms < SESSION_MS / 2 && other_ms > SESSION_MS / 2, "%" PRIu64 " and %" PRIu64 " ms", same_ms, other_ms);
+    return true;
 }
 
 /* ---- a member in another process ---- */

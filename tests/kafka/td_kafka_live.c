@@ -25,6 +25,7 @@ static const struct live_case cases[] = {
     CASE(topics_apply_twice),
     CASE(fifty_thousand_arrive_once),
     CASE(two_members_share_and_one_leaves),
+    CASE(the_last_member_stays),
     CASE(a_killed_member_is_replaced),
     CASE(revoke_may_take_two_seconds),
     CASE(commits_are_seen_and_never_fall),

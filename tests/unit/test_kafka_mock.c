@@ -313,6 +313,26 @@ static void ask(struct bench *b, struct td_kafka_out *out, struct committed *ans
     assert_int_equal(answer->count, LANES);
 }
 
+/* librdkafka #5040: asked on a producer this was the end of the process. */
+static void a_coordinator_that_has_moved_is_an_answer(void **state)
+{
+    enum { OFFSET_FETCH = 9 };
+    struct bench *b = *state;
+    struct committed answer = {0};
+    struct td_kafka_out *out;
+
+    make_topic(b, TD_T_OUTBOUND, LANES);
+    assert_int_equal(td_kafka_out_new(&b->loop, &b->settings, NULL, &out, NULL), TD_OK);
+    rd_kafka_mock_push_request_errors(b->cluster, OFFSET_FETCH, 2, RD_KAFKA_RESP_ERR_NOT_COORDINATOR,
+                                      RD_KAFKA_RESP_ERR_NOT_COORDINATOR);
+    assert_int_equal(td_kafka_committed(out, "dispatch", TD_T_OUTBOUND, on_committed, &answer, NULL), TD_OK);
+    turn_until(b, &answer.done);
+    assert_int_not_equal(answer.code, TD_OK);
+    rd_kafka_mock_clear_request_errors(b->cluster, OFFSET_FETCH);
+    ask(b, out, &answer);
+    td_kafka_out_free(out, 1000);
+}
+
 static void commits_are_seen_by_others_and_never_fall(void **state)
 {
     struct bench *b = *state;
@@ -475,6 +495,7 @@ int main(void)
         ON_BENCH(a_property_that_a_promise_rests_on_is_refused),
         ON_BENCH(records_come_in_order_and_a_restart_goes_on_where_it_was),
         ON_BENCH(held_and_paused_lanes_are_silent_until_wanted),
+        ON_BENCH(a_coordinator_that_has_moved_is_an_answer),
         ON_BENCH(commits_are_seen_by_others_and_never_fall),
         ON_BENCH(a_commit_that_failed_goes_again),
         ON_BENCH(alive_advances_by_itself_and_stands_still_without_the_broker),

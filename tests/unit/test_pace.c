@@ -376,6 +376,27 @@ static void three_dispatchers_together_keep_one_quota(void **unused)
     }
 }
 
+/* 197 slots a second; of the first second one in 16 taken takes another with it. */
+static void the_first_second_after_a_silence_leaves_some_to_spare(void **unused)
+{
+    static struct sender a;
+    char name[] = "first";
+    struct td_settings settings = settings_with(name, 200);
+    unsigned first = 0, after = 0;
+
+    (void)unused;
+    sender_open(&a, &settings, redis);
+    drain(&a);
+    loop_for(&loop, 2500);
+    for (unsigned k = 0; k < a.sent; k++) {
+        first += a.at[k] - a.at[0] < 1000000;
+        after += a.at[k] - a.at[0] >= 1000000 && a.at[k] - a.at[0] < 2000000;
+    }
+    assert_in_range(first, 50, 187);
+    assert_in_range(after, 50, 200);
+    pace_free(a.pace);
+}
+
 static void half_the_factor_is_half_the_rate(void **unused)
 {
     static struct sender a;
@@ -527,6 +548,7 @@ int main(void)
         cmocka_unit_test(mails_sent_without_redis_are_added_to_the_quota),
         cmocka_unit_test(a_server_clock_set_back_does_not_stop_sending),
         cmocka_unit_test(three_dispatchers_together_keep_one_quota),
+        cmocka_unit_test(the_first_second_after_a_silence_leaves_some_to_spare),
         cmocka_unit_test(half_the_factor_is_half_the_rate),
         cmocka_unit_test(a_standby_that_is_not_asked_leases_nothing),
         cmocka_unit_test(a_relay_without_a_quota_is_not_paced),

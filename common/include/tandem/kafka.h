@@ -98,14 +98,15 @@ bool td_kafka_in_committed(const struct td_kafka_in *in);
 void td_kafka_in_revoke_done(struct td_kafka_in *in);
 /**
  * The zombie guard: monotonic ms at which the group is proven to have had us as a member, so nobody else owns our
- * lanes before this + session timeout. Proof is a commit that the coordinator took; without one for a heartbeat
- * interval (a quarter of the session timeout, <= 3 s) a lane's offset is committed once more.
+ * lanes before this + session timeout. Proof is a commit that the coordinator took; without one for a quarter of the
+ * session timeout (<= 3 s) a lane's offset is committed once more.
  */
 uint64_t td_kafka_in_alive_ms(const struct td_kafka_in *in);
 /** true while the group has given us our share, which may be no lane at all. */
 bool td_kafka_in_assigned(const struct td_kafka_in *in);
 /** Leave: on_revoked is called first if lanes are assigned; cb when closed, from which td_kafka_in_free may be
- * called. A static member keeps its lanes until it is back or the session timeout has passed. */
+ * called. The others have the lanes within a second. The last member of a group keeps its lanes until it is back or
+ * the session timeout has passed, as does one that dies. */
 void td_kafka_in_stop(struct td_kafka_in *in, void (*cb)(void *user), void *user);
 void td_kafka_in_free(struct td_kafka_in *in);
 

@@ -3,6 +3,8 @@
  *   IDLE --assign--> ASKING --offsets known--> ASSIGNED --revoke, stop--> REVOKING --revoke_done--> FLUSHING -->
  * IDLE
  *
+ * After td_kafka_in_stop: IDLE, ASKING --> LEAVING --> CLOSING --> CLOSED.
+ *
  * In ASKING the group waits for our rd_kafka_assign, in REVOKING and FLUSHING for rd_kafka_assign(NULL);
  * librdkafka sends heartbeats all the while. It rejoins behind our back when it is thrown out during that time, so
  * a new assignment can arrive while the old one is still being handed back: it waits in `next`. */
@@ -198,6 +200,35 @@ void kafka_group_begin_revoke(struct td_kafka_in *in, bool lost)
     free(lanes);
 }
 
+/* ---- the end ---- */
+
+/* A static member that closes says nothing (KIP-345), so that its lanes would wait until its session ends; one that
+ * unsubscribes sends LeaveGroup. The last member says nothing: nobody waits for its lanes, and when it is back within a
+ * session it has them at once, where an emptied group makes it wait for group.initial.rebalance.delay.ms, 3 s unless
+ * the broker is told otherwise. */
+void kafka_group_begin_leave(struct td_kafka_in *in)
+{
+    rd_kafka_resp_err_t err;
+
+    if (in->alone) {
+        kafka_group_begin_close(in);
+        return;
+    }
+    kafka_in_enter(in, IN_LEAVING);
+    err = rd_kafka_unsubscribe(in->rk);
+    if (err)
+        td_log(TD_WARN, "kafka.leave", "group=%s code=%s", in->group_id, rd_kafka_err2name(err));
+}
+
+bool kafka_group_has_left(struct td_kafka_in *in)
+{
+    char *id = rd_kafka_memberid(in->rk); /* librdkafka forgets it as it sends LeaveGroup */
+    bool left = !id || !id[0];
+
+    rd_kafka_mem_free(in->rk, id);
+    return left;
+}
+
 void kafka_group_begin_close(struct td_kafka_in *in)
 {
     rd_kafka_error_t *error;
@@ -244,7 +275,7 @@ void kafka_group_on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t err, rd_kafka_
 {
     struct td_kafka_in *in = opaque;
 
-    if (in->state == IN_CLOSING || in->state == IN_CLOSED) {
+    if (in->state >= IN_LEAVING) {
         rd_kafka_assign(rk, NULL);
         return;
     }

@@ -23,6 +23,7 @@ enum {
     HURRY_GAP_MS = 20,
     REVOKE_MAX_MS = 20000, /* the promise is 15 s; a group must not wait for a service that forgot it */
     FLUSH_MAX_MS = 5000,
+    LEAVE_MAX_MS = 1000,
     CLOSE_MAX_MS = 15000, /* librdkafka #4187, #4527: close may never end */
     ASK_AGAIN_MS = 500,
     LAG_EVERY_MS = 5000,
@@ -202,6 +203,8 @@ static void step(struct td_kafka_in *in)
     else if (in->stop_wanted && in->state == IN_ASSIGNED)
         kafka_group_begin_revoke(in, false); /* before close: as long as we are a member, commits are taken */
     else if (in->stop_wanted && (in->state == IN_IDLE || in->state == IN_ASKING))
+        kafka_group_begin_leave(in);
+    else if (in->state == IN_LEAVING && (kafka_group_has_left(in) || now - in->since_ms > LEAVE_MAX_MS))
         kafka_group_begin_close(in);
 }
 
@@ -277,7 +280,7 @@ static void pump(void *user)
         tell_fatal(in);
         return; /* the service is on its way out */
     }
-    kafka_commits_pump(&in->commits, hurry ? HURRY_GAP_MS : COMMIT_GAP_MS, in->heartbeat_ms);
+    kafka_commits_pump(&in->commits, hurry ? HURRY_GAP_MS : COMMIT_GAP_MS, in->proof_every_ms);
     if (reading(in))
         drain(in);
     if (td_mono_ms() - in->lag_ms >= LAG_EVERY_MS)
@@ -307,13 +310,14 @@ static void make_metrics(struct td_kafka_in *in, struct td_metrics *metrics, con
 static int make_handle(struct td_kafka_in *in, struct td_err *reterr)
 {
     const struct td_settings *settings = in->settings;
-    char instance[KAFKA_TEXT_MAX], session[24], heartbeat[24], max_poll[24];
+    char instance[KAFKA_TEXT_MAX], session[24], max_poll[24];
     int64_t session_ms = settings->kafka_session_timeout_ms;
     const struct kafka_prop props[] = {
         {"group.id", in->group_id},
         {"group.instance.id", instance},
         {"session.timeout.ms", session},
-        {"heartbeat.interval.ms", heartbeat},
+        /* Members hear of a rebalance by the answer to a heartbeat: who leaves or joins makes all lanes wait so long. */
+        {"heartbeat.interval.ms", "500"},
         {"max.poll.interval.ms", max_poll},
         {"partition.assignment.strategy", "roundrobin"}, /* eager: librdkafka #4059, #4783 below 2.10 */
         {"enable.auto.commit", "false"},
@@ -331,11 +335,10 @@ static int make_handle(struct td_kafka_in *in, struct td_err *reterr)
     rd_kafka_conf_t *conf;
     int rc;
 
-    in->heartbeat_ms = (uint64_t)(session_ms / 4 < 3000 ? session_ms / 4 : 3000);
+    in->proof_every_ms = (uint64_t)(session_ms / 4 < 3000 ? session_ms / 4 : 3000);
     if (snprintf(instance, sizeof(instance), "%s-%s", in->group_id, settings->instance) >= (int)sizeof(instance))
         return td_fail(reterr, TD_ECONFIG, "instance: too long for a member of group %s", in->group);
     snprintf(session, sizeof(session), "%lld", (long long)session_ms);
-    snprintf(heartbeat, sizeof(heartbeat), "%llu", (unsigned long long)in->heartbeat_ms);
     /* Also how long the group waits for a member that gives its lanes back: 60 s covers REVOKE_MAX_MS by far. */
     snprintf(max_poll, sizeof(max_poll), "%lld", (long long)(session_ms > 60000 ? session_ms : 60000));
     rc = kafka_conf_new(settings, props, sizeof(props) / sizeof(props[0]), &conf, reterr);
@@ -478,8 +481,20 @@ bool td_kafka_in_assigned(const struct td_kafka_in *in)
     return in->state == IN_ASSIGNED;
 }
 
+static bool has_all_lanes(const struct td_kafka_in *in)
+{
+    size_t all = 0;
+
+    for (enum td_topic_id id = 0; id < TD_T_COUNT; id++)
+        if (in->topics[id][0])
+            all += (size_t)kafka_partitions(in->settings, id);
+    return in->state == IN_ASSIGNED && in->lane_count >= all;
+}
+
 void td_kafka_in_stop(struct td_kafka_in *in, void (*cb)(void *user), void *user)
 {
+    if (!in->stop_wanted)
+        in->alone = has_all_lanes(in);
     in->stop_wanted = true;
     in->stopped = cb;
     in->stopped_user = user;

@@ -4,7 +4,7 @@
 
 #include "kafka_int.h"
 
-enum in_state { IN_IDLE, IN_ASKING, IN_ASSIGNED, IN_REVOKING, IN_FLUSHING, IN_CLOSING, IN_CLOSED };
+enum in_state { IN_IDLE, IN_ASKING, IN_ASSIGNED, IN_REVOKING, IN_FLUSHING, IN_LEAVING, IN_CLOSING, IN_CLOSED };
 
 struct td_kafka_in {
     rd_kafka_t *rk;
@@ -16,7 +16,7 @@ struct td_kafka_in {
     void *user;
     char group_id[KAFKA_TEXT_MAX];
     char topics[TD_T_COUNT][KAFKA_TEXT_MAX]; /* "" where not subscribed */
-    uint64_t heartbeat_ms;
+    uint64_t proof_every_ms; /* without a commit for so long, one is repeated */
 
     enum in_state state;
     uint64_t since_ms;                     /* when state began */
@@ -32,6 +32,7 @@ struct td_kafka_in {
     uint64_t joined_ms;                   /* not later than when the group gave us `next` */
 
     bool stop_wanted;
+    bool alone; /* we had every lane of our topics as we were told to stop */
     void (*stopped)(void *user);
     void *stopped_user;
     bool fatal, fatal_told;
@@ -53,7 +54,11 @@ void kafka_group_answer_offsets(struct td_kafka_in *in, rd_kafka_event_t *event)
 void kafka_group_begin_revoke(struct td_kafka_in *in, bool lost);
 /** FLUSHING -> IDLE: give the lanes back. */
 void kafka_group_end_revoke(struct td_kafka_in *in);
-/** IDLE, ASKING -> CLOSING. */
+/** IDLE, ASKING -> LEAVING, or -> CLOSING when there is nobody to leave the lanes to. */
+void kafka_group_begin_leave(struct td_kafka_in *in);
+/** Is LeaveGroup on its way? Then begin_close, which waits for its answer. */
+bool kafka_group_has_left(struct td_kafka_in *in);
+/** -> CLOSING. */
 void kafka_group_begin_close(struct td_kafka_in *in);
 void kafka_group_forget_next(struct td_kafka_in *in);
 void kafka_group_drop_lanes(struct td_kafka_in *in);

@@ -26,7 +26,9 @@ struct committed_ask {
 struct td_kafka_out {
     const struct td_settings *settings;
     rd_kafka_t *rk;
-    rd_kafka_queue_t *main_queue, *answers;
+    rd_kafka_queue_t *main_queue;
+    rd_kafka_t *asker;         /* made when first used, for committed offsets alone */
+    rd_kafka_queue_t *answers; /* to it */
     struct kafka_wake *wake;
     rd_kafka_topic_t *topics[TD_T_COUNT]; /* made when first used */
     struct committed_ask *asks;
@@ -63,6 +65,13 @@ static void on_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
     (void)rk;
     (void)opaque;
     kafka_log_error("producer", (rd_kafka_resp_err_t)err, reason);
+}
+
+static void on_asker_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
+{
+    (void)rk;
+    (void)opaque;
+    kafka_log_error("committed offsets", (rd_kafka_resp_err_t)err, reason);
 }
 
 /* Brokers connected and the slowest one's mean round trip: all the rest of the statistics has its own source. */
@@ -132,6 +141,25 @@ static void answer_ask(rd_kafka_event_t *event)
     free(offsets);
 }
 
+/* A consumer that subscribes to nothing. Asked on the producer, librdkafka (2.0.2 to 2.10, #5040) tells the group of its own
+ * handle to look for the coordinator when that has moved or is not there yet, and a producer has none: it crashes. */
+static int make_asker(struct td_kafka_out *out, const char *group_id, struct td_err *reterr)
+{
+    const struct kafka_prop props[] = {{"group.id", group_id}, {"enable.auto.commit", "false"}};
+    rd_kafka_conf_t *conf;
+    int rc = kafka_conf_new(out->settings, props, sizeof(props) / sizeof(props[0]), &conf, reterr);
+
+    if (rc < 0)
+        return rc;
+    rd_kafka_conf_set_error_cb(conf, on_asker_error);
+    rc = kafka_handle_new(RD_KAFKA_CONSUMER, conf, &out->asker, reterr);
+    if (rc < 0)
+        return rc;
+    out->answers = rd_kafka_queue_new(out->asker);
+    kafka_wake_watch(out->wake, out->answers);
+    return TD_OK;
+}
+
 int td_kafka_committed(struct td_kafka_out *out, const char *group, enum td_topic_id topic, td_committed_fn *cb,
                        void *user, struct td_err *reterr)
 {
@@ -144,6 +172,8 @@ int td_kafka_committed(struct td_kafka_out *out, const char *group, enum td_topi
     if (out->closing)
         return td_fail(reterr, TD_EIO, "the producer is closing");
     rc = kafka_group_name(group_id, out->settings, group, reterr);
+    if (rc == TD_OK && !out->asker)
+        rc = make_asker(out, group_id, reterr);
     if (rc < 0)
         return rc;
     ask = calloc(1, sizeof(*ask));
@@ -155,7 +185,7 @@ int td_kafka_committed(struct td_kafka_out *out, const char *group, enum td_topi
     ask->cb = cb;
     ask->user = user;
     ask->partitions = (size_t)partitions;
-    rc = kafka_offsets_ask(out->rk, group_id, list, ask, out->answers, reterr);
+    rc = kafka_offsets_ask(out->asker, group_id, list, ask, out->answers, reterr);
     rd_kafka_topic_partition_list_destroy(list);
     if (rc < 0) {
         free(ask);
@@ -171,17 +201,25 @@ int td_kafka_committed(struct td_kafka_out *out, const char *group, enum td_topi
 
 /* ---- the loop ---- */
 
-static void pump(void *user)
+static void poll_answers(struct td_kafka_out *out)
 {
-    struct td_kafka_out *out = user;
     rd_kafka_event_t *event;
 
-    rd_kafka_poll(out->rk, 0);
+    rd_kafka_poll(out->asker, 0); /* its errors */
     for (int i = 0; i < EVENTS_A_TURN && (event = rd_kafka_queue_poll(out->answers, 0)); i++) {
         if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_LISTCONSUMERGROUPOFFSETS_RESULT)
             answer_ask(event);
         rd_kafka_event_destroy(event);
     }
+}
+
+static void pump(void *user)
+{
+    struct td_kafka_out *out = user;
+
+    rd_kafka_poll(out->rk, 0);
+    if (out->asker)
+        poll_answers(out);
     td_metric_set(out->m_pending, (double)out->pending);
 }
 
@@ -248,14 +286,12 @@ int td_kafka_out_new(uv_loop_t *loop, const struct td_settings *settings, struct
         return rc;
     }
     out->main_queue = rd_kafka_queue_get_main(out->rk);
-    out->answers = rd_kafka_queue_new(out->rk);
     out->wake = kafka_wake_new(loop, TICK_MS, pump, out);
     if (!out->wake) {
         td_kafka_out_free(out, 0);
         return td_fail(reterr, TD_ENOMEM, "Kafka producer");
     }
     kafka_wake_watch(out->wake, out->main_queue);
-    kafka_wake_watch(out->wake, out->answers);
     *ret = out;
     return TD_OK;
 }
@@ -351,7 +387,10 @@ void td_kafka_out_free(struct td_kafka_out *out, unsigned timeout_ms)
     for (size_t i = 0; i < TD_T_COUNT; i++)
         if (out->topics[i])
             rd_kafka_topic_destroy(out->topics[i]);
-    rd_kafka_queue_destroy(out->answers);
+    if (out->asker) {
+        rd_kafka_queue_destroy(out->answers);
+        rd_kafka_destroy_flags(out->asker, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+    }
     rd_kafka_queue_destroy(out->main_queue);
     rd_kafka_destroy(out->rk);
     kafka_wake_free(out->wake);
