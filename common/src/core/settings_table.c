@@ -29,7 +29,8 @@ const struct td_opt td_opts[] = {
      .def_note = "the host's name",
      .help =
          "Name of this process among its like: in logs, as static member of its Kafka group, as owner of lanes. "
-         "Two processes of one service on one host need two names"},
+         "Two processes of one service on one host need two names. A name that comes back after a restart gets its "
+         "lanes back at once"},
     {.path = "message_id_domain",
      .type = TD_OPT_STRING,
      .offset = IN_ALL(message_id_domain),
@@ -106,7 +107,8 @@ const struct td_opt td_opts[] = {
      .def = "10s",
      .min = 6 * SECOND,
      .max = 30 * MINUTE,
-     .help = "A process silent for so long loses its lanes to the others. Brokers refuse less than 6 s"},
+     .help = "A process that died loses its lanes to the others after so long; one that is stopped (TERM) leaves them "
+             "within a second. Brokers refuse less than 6 s"},
     {.path = "kafka.properties",
      .type = TD_OPT_STRINGS,
      .offset = IN_ALL(kafka_properties),
