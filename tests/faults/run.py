@@ -31,7 +31,8 @@ def phases(stack):
 CASES += cases_points.CASES + cases_relay.CASES + cases_redis.CASES + cases_group.CASES
 # What takes long and shows what a shorter case or a flow test shows in part.
 LONG = {"flapping_primary", "rebalance_storm", "both_relays_down", "rate_cut_by_454", "dispatcher_cut_off_from_kafka",
-        "zombie_dispatcher", "dispatchers_come_and_go", "stop_points_resend"}
+        "zombie_dispatcher", "dispatchers_come_and_go", "stop_points_resend", "redis_emptied",
+        "coordinator_killed_at_renderings_commit", "relay_name_is_lost_and_found", "small_campaign_beside_a_large_one"}
 NAMED = {"flapping_primary_30_min"}  # half an hour
 
 
