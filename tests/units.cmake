@@ -1,11 +1,11 @@
 # One line a module; the libraries named are all it may link, so the linker guards the border of the core.
-foreach(module err buf arena log_line settings rng id token addr header mimeenc wilson backoff gcra lanes topics pb map watermark)
+foreach(module err buf arena log_line settings rng id token addr header mimeenc wilson backoff gcra lanes turns topics pb map watermark)
   td_unit(${module} td_core)
 endforeach()
 foreach(module metrics http app redis ledger_redis view_redis kafka_mock kafka_table)
   td_unit(${module} td_io)
 endforeach()
-foreach(module template mime_compose recipe pacing)
+foreach(module template mime_compose recipe pacing done_note)
   td_unit(${module} rendering_core)
 endforeach()
 foreach(module smtp_reply smtp_transaction reply_classify reply_rules profiles route)

@@ -12,7 +12,8 @@ struct ring {
 
 struct campaign_set {
     struct td_map *by_id;
-    struct ring express, bulk;
+    struct ring express, bulk; /* with something in `go` */
+    struct td_turns turns;     /* with something in `ready` */
 };
 
 bool bits_get(const struct bits *bits, uint32_t i)
@@ -50,8 +51,10 @@ struct campaign_set *campaign_set_new(void)
 
     if (c)
         c->by_id = td_map_new();
-    if (c && c->by_id)
+    if (c && c->by_id) {
+        td_turns_init(&c->turns, 1);
         return c;
+    }
     free(c);
     return NULL;
 }
@@ -124,7 +127,9 @@ void campaign_ready(struct campaign_set *campaigns, struct mail *mail, bool fron
         mail_push_front(list, mail);
     else
         mail_push(list, mail);
-    if (!c->in_ring)
+    if (!mail->begun)
+        td_turns_join(&campaigns->turns, &c->turn, td_turn_class(c->express, c->recipients, c->served));
+    else if (!c->in_ring)
         ring_push(c->express ? &campaigns->express : &campaigns->bulk, c);
 }
 
@@ -136,7 +141,7 @@ struct campaign *campaign_turn(struct campaign_set *campaigns, bool express)
     while (ring->first) {
         struct campaign *c = ring_pop(ring);
 
-        if (c->ready.count == 0 && c->go.count == 0)
+        if (c->go.count == 0)
             continue;
         ring_push(ring, c);
         return c;
@@ -147,4 +152,47 @@ struct campaign *campaign_turn(struct campaign_set *campaigns, bool express)
 size_t campaign_ring(const struct campaign_set *campaigns, bool express)
 {
     return express ? campaigns->express.count : campaigns->bulk.count;
+}
+
+struct admission {
+    struct campaign_set *campaigns;
+    bool (*admit)(void *user, struct campaign *c);
+    void *user;
+};
+
+static unsigned admit_one(void *user, struct td_turn *turn, enum td_turn_class *class)
+{
+    const struct admission *a = user;
+    struct campaign *c = (struct campaign *)turn;
+
+    if (c->ready.count == 0) {
+        td_turns_leave(&a->campaigns->turns, turn);
+        return 0;
+    }
+    if (!a->admit(a->user, c))
+        return 0;
+    c->served++;
+    *class = td_turn_class(c->express, c->recipients, c->served);
+    return 1;
+}
+
+bool campaign_admit(struct campaign_set *campaigns, bool (*admit)(void *user, struct campaign *c), void *user)
+{
+    struct admission a = {campaigns, admit, user};
+
+    return td_turns_serve(&campaigns->turns, admit_one, &a) > 0;
+}
+
+size_t campaign_waiting(const struct campaign_set *campaigns)
+{
+    const struct ring *rings[] = {&campaigns->express, &campaigns->bulk};
+    size_t waiting = 0;
+
+    for (size_t i = 0; i < 2; i++)
+        for (const struct campaign *c = rings[i]->first; c; c = c->ring_next)
+            waiting += c->paused ? 0 : c->go.count;
+    for (size_t i = 0; i < TD_TURN_CLASSES; i++)
+        for (const struct td_turn *turn = campaigns->turns.first[i]; turn; turn = turn->next)
+            waiting += ((const struct campaign *)turn)->paused ? 0 : ((const struct campaign *)turn)->ready.count;
+    return waiting;
 }

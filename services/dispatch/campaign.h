@@ -9,6 +9,7 @@
 #include "mail.h"
 #include "tandem/gcra.h"
 #include "tandem/lanes.h"
+#include "tandem/turns.h"
 
 struct bits { /* one bit a recipient, grown on demand */
     uint8_t *byte;
@@ -18,6 +19,9 @@ bool bits_get(const struct bits *bits, uint32_t i);
 int bits_set(struct bits *bits, uint32_t i, bool on); /* TD_OK or TD_ENOMEM */
 
 struct campaign {
+    struct td_turn turn;       /* among those with something ready; first: a turn is its campaign */
+    uint64_t served;           /* mails taken from `ready` in this process */
+    uint64_t recipients;       /* 0: not known */
     char id[TD_CAMPAIGN_ID_MAX + 1];
     bool paused, cancelled;
     struct bits busy;          /* a mail of this number is in this process */
@@ -30,7 +34,7 @@ struct campaign {
     bool lane[TD_LANES_MAX];   /* which lanes it uses, by number */
     size_t lane_count;         /* 0: its content has not been read yet */
     bool express;
-    bool in_ring, in_begin;
+    bool in_ring, in_begin;    /* of those with something in `go`; with something in `begin` */
     struct campaign *ring_next, *begin_next;
 };
 
@@ -40,14 +44,22 @@ struct campaign_set *campaign_set_new(void);
 void campaign_set_free(struct campaign_set *campaigns);
 struct campaign *campaign_get(struct campaign_set *campaigns, const char *id); /* made when new; NULL: out of memory */
 
-/** Queue a mail, as READY or, when it has begun, as GO; its campaign joins the ring of those with something ready. front: it goes before the others. */
+/** Queue a mail, as READY or, when it has begun, as GO. front: it goes before the others. */
 void campaign_ready(struct campaign_set *campaigns, struct mail *mail, bool front);
 /**
- * Two rings, express and bulk: the next campaign of one, NULL when it is empty. The caller takes a mail from its list or
- * leaves it; either way the next call gives another one: a quantum of one mail each (deficit round robin with mails of
- * equal cost).
+ * Two rings of campaigns with mails in `go`, express and bulk: the next of one, NULL when it is empty. The caller takes a
+ * mail from its list or leaves it; either way the next call gives another one. Plain turns will do: how much of each
+ * campaign is in `go` was decided by campaign_admit.
  */
 struct campaign *campaign_turn(struct campaign_set *campaigns, bool express);
 size_t campaign_ring(const struct campaign_set *campaigns, bool express); /* how many are in it */
+/**
+ * Offer a place among the begun mails to the campaigns with ready ones, in order of tandem/turns.h (a quantum of one mail).
+ * @param admit  @return true when it took a mail from the campaign's `ready`
+ * @return false when none did
+ */
+bool campaign_admit(struct campaign_set *campaigns, bool (*admit)(void *user, struct campaign *c), void *user);
+/** Mails in `ready` and `go` of the campaigns that are not paused. */
+size_t campaign_waiting(const struct campaign_set *campaigns);
 
 #endif /* CAMPAIGN_H */

@@ -13,6 +13,7 @@
 
 enum {
     RESERVE_MIN = 8, RESERVE_MAX = 256, /* mails begun and not yet with a relay: half as many as connections */
+    RESERVE_EXPRESS = 8,                /* and so many more for express, when bulk has taken all of these */
     CAP_LATE_US = 10000,        /* how late a pump may be and a campaign's cap still be reached */
     PUMP_BURST = 256,           /* mails started before the loop looks at other things */
     RECONNECTS_MAX = 3,         /* "idle too long" on this many connections in a row is something else */
@@ -81,9 +82,9 @@ static bool is_unproven(struct dispatch *d, struct mail *mail)
     return !is_of_view(d, mail);
 }
 
-/* What an owner has begun (with its relays, and its reserve), and one more a connection: ended, and on its way to
+/* What an owner has begun of a lane (with its relays, and its reserve), and one more a connection: ended, and on its way to
  * mail.outcomes. */
-static size_t in_flight_max(const struct td_settings *s)
+static size_t in_flight_max(const struct td_settings *s, const struct lane *lane)
 {
     size_t connections = 0, sending = 0, reserve;
 
@@ -95,7 +96,8 @@ static size_t in_flight_max(const struct td_settings *s)
         sending += (size_t)relay->max_connections * each;
     }
     reserve = connections / 2;
-    return sending + connections + (reserve < RESERVE_MIN ? RESERVE_MIN : reserve > RESERVE_MAX ? RESERVE_MAX : reserve);
+    return sending + connections + (lane->id.topic == TD_T_OUTBOUND ? 0 : RESERVE_EXPRESS) +
+           (reserve < RESERVE_MIN ? RESERVE_MIN : reserve > RESERVE_MAX ? RESERVE_MAX : reserve);
 }
 
 void flow_lane_owned(struct dispatch *d, struct lane *lane)
@@ -103,7 +105,7 @@ void flow_lane_owned(struct dispatch *d, struct lane *lane)
     struct mail *oldest = lane->mails;
 
     td_log(TD_DEBUG, "lane.owned", "lane=%s", lane->name);
-    lane->unproven = lane->clean ? 0 : in_flight_max(d->settings);
+    lane->unproven = lane->clean ? 0 : in_flight_max(d->settings, lane);
     /* In the order in which they were read: `unproven` is about the first of the lane. */
     while (oldest && oldest->lane_next)
         oldest = oldest->lane_next;
@@ -462,7 +464,7 @@ static bool admit(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64
         flow_retry(d, mail_pop(&c->ready), "campaign.paused");
         return true;
     }
-    if (d->reserve >= reserve)
+    if (d->reserve >= reserve + (c->express ? RESERVE_EXPRESS : 0))
         return false;
     /* What ends without a relay goes on at once; all else only when a relay would have it. */
     if (!c->cancelled && !is_late(mail, wall_ms)) {
@@ -485,16 +487,15 @@ static bool admit(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64
     return true;
 }
 
-void flow_pump(struct dispatch *d)
-{
-    uint64_t now_ms = td_mono_ms();
-    int64_t wall_ms = td_wall_ms();
-    unsigned burst = PUMP_BURST;
-    size_t waiting = 0;
+struct pump { /* one run of it */
+    struct dispatch *d;
+    uint64_t now_ms;
+    int64_t wall_ms;
+};
 
-    /* A process that slept through its session is a zombie: its lanes may be someone else's. */
-    if (now_ms - td_kafka_in_alive_ms(d->in) > (uint64_t)d->settings->kafka_session_timeout_ms * 3 / 4)
-        return;
+/* Hand begun mails to the relays, express first. @return what is left of the burst */
+static unsigned offer_all(struct dispatch *d, const struct pump *pump, unsigned burst)
+{
     for (int express = 1; express >= 0; express--) {
         size_t idle = 0;
 
@@ -503,17 +504,37 @@ void flow_pump(struct dispatch *d)
 
             if (!c)
                 break;
-            if ((c->go.first && offer(d, c, now_ms, wall_ms)) || (c->ready.first && admit(d, c, now_ms, wall_ms))) {
+            if (offer(d, c, pump->now_ms, pump->wall_ms)) {
                 idle = 0;
                 burst--;
             } else {
                 idle++;
-                waiting += c->ready.count + c->go.count;
             }
         }
     }
+    return burst;
+}
+
+static bool admit_next(void *user, struct campaign *c)
+{
+    const struct pump *pump = user;
+
+    return admit(pump->d, c, pump->now_ms, pump->wall_ms);
+}
+
+void flow_pump(struct dispatch *d)
+{
+    struct pump pump = {d, td_mono_ms(), td_wall_ms()};
+    unsigned burst = PUMP_BURST;
+
+    /* A process that slept through its session is a zombie: its lanes may be someone else's. */
+    if (pump.now_ms - td_kafka_in_alive_ms(d->in) > (uint64_t)d->settings->kafka_session_timeout_ms * 3 / 4)
+        return;
+    burst = offer_all(d, &pump, burst);
+    while (burst && campaign_admit(d->campaigns, admit_next, &pump))
+        burst--;
     flush_begins(d);
-    relays_want(d->relays, waiting);
+    relays_want(d->relays, campaign_waiting(d->campaigns));
     if (!burst)
         flow_pump_soon(d);
     else if (d->cap_wait_us && !uv_is_active((uv_handle_t *)d->pump))
@@ -666,11 +687,6 @@ void flow_release(struct dispatch *d, struct mail *mail)
     if (mail->lane_next)
         mail->lane_next->lane_prev = mail->lane_prev;
     flow_blob_back(d, mail);
+    flow_count(d, mail->of_express, -1);
     mail_free(mail);
-    d->in_memory--;
-    td_metric_set(d->m.in_memory, (double)d->in_memory);
-    if (d->held && d->in && d->in_memory < (size_t)d->settings->dispatch_window * 3 / 4) {
-        d->held = false;
-        td_kafka_in_hold(d->in, false);
-    }
 }

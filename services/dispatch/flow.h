@@ -31,8 +31,8 @@ struct dispatch {
     uv_timer_cb on_pump;
     uint64_t cap_wait_us;        /* until a capped campaign may go on; 0 = none waits */
     size_t reserve;              /* mails in BEGIN or GO */
-    size_t in_memory;            /* mails, bounded by dispatch.window */
-    bool held;                   /* Kafka delivery is held because the window is full */
+    size_t in_memory[2];         /* mails, bulk and express, each bounded by dispatch.window */
+    bool held[2];                /* lanes of that class are not read because its window is full */
     struct mail_list delayed;    /* not_before is to come */
     struct mail *orphans;        /* without a lane, through lane_next: a relay, Redis or Kafka has them still */
     struct begin_call *unanswered; /* questions to the ledger that wait for Redis */

@@ -12,6 +12,8 @@ enum {
 
 /** Is it DELAYED, or to be, for longer than it need be? Its campaign was cancelled, or goes on after the pause that set it aside. */
 bool flow_may_go_early(const struct mail *mail);
+/** One mail more or less in memory: stop or go on reading the lanes of its class. */
+void flow_count(struct dispatch *d, bool express, int change);
 void flow_prepare(struct dispatch *d, struct mail *mail);
 void flow_delay(struct dispatch *d, struct mail *mail, int64_t due_wall_ms);
 /** It has begun, is with no relay and none will have it soon: back to where it may wait without being in doubt. */

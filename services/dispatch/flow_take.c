@@ -51,6 +51,21 @@ void flow_delay(struct dispatch *d, struct mail *mail, int64_t due_ms)
     mail_push(&d->delayed, mail);
 }
 
+/* Bulk and express have a window each: however much bulk waits, express is read. */
+void flow_count(struct dispatch *d, bool express, int change)
+{
+    size_t count = d->in_memory[express] += (size_t)change, window = (size_t)d->settings->dispatch_window;
+    bool hold = d->held[express] ? count * 4 >= window * 3 : count >= window;
+
+    td_metric_set(d->m.in_memory, (double)(d->in_memory[0] + d->in_memory[1]));
+    if (hold == d->held[express] || !d->in)
+        return;
+    d->held[express] = hold;
+    for (enum td_topic_id topic = 0; topic < TD_T_COUNT; topic++)
+        if ((topic == TD_T_EXPRESS) == express)
+            td_kafka_in_hold_topic(d->in, topic, hold);
+}
+
 static void take(struct dispatch *d, struct lane *lane, struct mail *mail)
 {
     mail->dispatch = d;
@@ -59,12 +74,8 @@ static void take(struct dispatch *d, struct lane *lane, struct mail *mail)
     if (lane->mails)
         lane->mails->lane_prev = mail;
     lane->mails = mail;
-    d->in_memory++;
-    td_metric_set(d->m.in_memory, (double)d->in_memory);
-    if (!d->held && d->in_memory >= (size_t)d->settings->dispatch_window) {
-        d->held = true;
-        td_kafka_in_hold(d->in, true);
-    }
+    mail->of_express = lane->id.topic == TD_T_EXPRESS;
+    flow_count(d, mail->of_express, 1);
 }
 
 void flow_record(struct dispatch *d, struct lane *lane, const struct td_record *rec)

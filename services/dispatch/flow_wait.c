@@ -1,4 +1,5 @@
 /* What waits: retries, delayed mails, lanes that are given back. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -259,6 +260,32 @@ static void orphan(struct dispatch *d, struct lane *lane)
     lane->mails = NULL;
 }
 
+/* A paused campaign's mails are in nobody's way. */
+static size_t resting(const struct lane *lane)
+{
+    size_t count = 0;
+
+    for (const struct mail *mail = lane->mails; mail; mail = mail->lane_next)
+        count += mail->campaign->paused;
+    return count;
+}
+
+/* The note beside the offset says how many mails above it are done, too, or rest: rendering keeps a lane filled by what is
+ * left in it, and where campaigns overtake each other the offset alone says little. */
+static void lane_commit(struct dispatch *d, struct lane *lane)
+{
+    int64_t next = td_watermark_next(lane->wm);
+    size_t done = next < 0 ? 0 : td_watermark_spread(lane->wm) - td_watermark_open(lane->wm) + resting(lane);
+    char note[24];
+
+    if (next < 0 || (next <= lane->committed && done == lane->committed_done))
+        return;
+    lane->committed = next;
+    lane->committed_done = done;
+    snprintf(note, sizeof(note), "%zu", done);
+    td_kafka_in_commit_note(d->in, lane->id, next, note);
+}
+
 /* No lane has anything left to wait for: commit what is done. */
 static void give_back(struct dispatch *d)
 {
@@ -266,8 +293,8 @@ static void give_back(struct dispatch *d)
     d->give_back_until_ms = td_mono_ms() + COMMIT_WAIT_MS;
     for (struct lane *lane = lane_first(d->lanes); lane; lane = lane->next) {
         orphan(d, lane);
-        if (!d->lost && !lane->fenced && td_watermark_next(lane->wm) >= 0)
-            td_kafka_in_commit(d->in, lane->id, td_watermark_next(lane->wm));
+        if (!d->lost && !lane->fenced)
+            lane_commit(d, lane);
     }
 }
 
@@ -362,14 +389,9 @@ static void lanes_pause(struct dispatch *d)
 
 static void lanes_commit(struct dispatch *d)
 {
-    for (struct lane *lane = lane_first(d->lanes); lane; lane = lane->next) {
-        int64_t next = td_watermark_next(lane->wm);
-
-        if (lane->fenced || lane->revoked || next <= lane->committed)
-            continue;
-        lane->committed = next;
-        td_kafka_in_commit(d->in, lane->id, next);
-    }
+    for (struct lane *lane = lane_first(d->lanes); lane; lane = lane->next)
+        if (!lane->fenced && !lane->revoked)
+            lane_commit(d, lane);
 }
 
 void flow_tick(struct dispatch *d)

@@ -47,6 +47,7 @@ struct lane {
     uint64_t asked_at_ms, ask_again_ms, fresh_at_ms; /* monotonic; fresh_at: when the lease last began to run */
     int64_t fresh_from;    /* first offset read that nobody before us can have begun; -1: not seen yet */
     int64_t committed;     /* last offset handed to Kafka */
+    size_t committed_done; /* and with it, how many above it are done */
     struct mail *mails;    /* all of it, newest first */
     struct lane *next;
 };

@@ -62,6 +62,7 @@ struct mail {
     bool set_aside;  /* its campaign is held or paused: out of the way of others, by a retry topic, without an attempt */
     bool twin;       /* DELAYED until the other copy of the same mail in this process has ended */
     bool hard_refusal; /* the relay says that the address takes no mail */
+    bool of_express; /* it came from the express topic */
     bool orphan;     /* its lane went away while a relay had it: no offset any more, but an outcome */
     int64_t due_ms;  /* DELAYED: wall clock */
     struct mail *lane_prev, *lane_next; /* all mails of the lane */

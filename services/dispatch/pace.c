@@ -167,22 +167,40 @@ static void ask(struct relay *relay, uint32_t want)
         relay->ask_at = td_mono_us() + RETRY_US;
 }
 
-/* Lease when what is held does not reach half a horizon ahead and somebody waits for more. */
+/* How many slots to hold now; nothing is asked for before half of them are used. Were it more than this member's part of
+ * the horizon, whoever asks first in each round could hold all of it, and the others would get what is left, round after round:
+ * a tenth instead of a half was seen. When the others want nothing, it still gets every slot, only less far ahead. Where
+ * there are fewer slots than members, pace.lua says whose turn it is. */
+static uint32_t slots_wanted(const struct relay *relay, uint64_t now)
+{
+    double horizon = ceil(relay->mails_per_s * SAFETY * relay->factor * HORIZON_US / 1e6), share;
+    uint64_t reach = relay->count > 0 ? relay->slot[(relay->head + relay->count - 1) % SLOTS_MAX] : now;
+
+    if (relay->members <= 1 || horizon <= relay->members) {
+        if (reach > now + HORIZON_US / 2)
+            return 0;
+        share = horizon + 1;
+    } else {
+        share = ceil(horizon / relay->members);
+        if ((double)relay->count > share / 2)
+            return 0;
+    }
+    return share > SLOTS_MAX ? SLOTS_MAX : (uint32_t)share;
+}
+
+/* Lease when few slots are left and somebody waits for more. */
 static void refill(struct relay *relay, uint64_t now)
 {
-    double most = ceil(relay->mails_per_s * relay->factor * HORIZON_US / 1e6) + 1;
-    uint64_t reach;
-    uint32_t want;
+    uint32_t held, want, most;
 
     drop_late(relay, now);
-    reach = relay->count > 0 ? relay->slot[(relay->head + relay->count - 1) % SLOTS_MAX] : now;
-    want = relay->waiting > relay->count ? relay->waiting - (uint32_t)relay->count : 0;
-    if (relay->under_way || now < relay->ask_at || want == 0 || reach > now + HORIZON_US / 2)
+    held = (uint32_t)relay->count;
+    most = slots_wanted(relay, now);
+    want = relay->waiting > held ? relay->waiting - held : 0;
+    if (relay->under_way || now < relay->ask_at || want == 0 || most <= held)
         return;
-    if ((double)want > most)
-        want = (uint32_t)most;
-    if (want > SLOTS_MAX - relay->count)
-        want = (uint32_t)(SLOTS_MAX - relay->count);
+    if (want > most - held)
+        want = most - held;
     if (td_redis_up(relay->pace->redis))
         ask(relay, want);
     else

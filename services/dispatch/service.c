@@ -89,6 +89,9 @@ static void on_content(void *user, const void *key, size_t key_len, const void *
         if (c) {
             c->paused = content->state == TANDEM__INTERNAL__V1__CAMPAIGN_STATE__CAMPAIGN_STATE_PAUSED;
             c->cancelled = content->state == TANDEM__INTERNAL__V1__CAMPAIGN_STATE__CAMPAIGN_STATE_CANCELLED;
+            c->recipients = content->sealed       ? content->recipient_count
+                            : content->campaign ? content->campaign->expected_recipients
+                                                : 0;
             c->cap_per_s = content->campaign ? content->campaign->max_mails_per_s : 0;
             memset(c->lane, 0, sizeof(c->lane));
             c->lane_count = 0;

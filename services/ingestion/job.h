@@ -51,6 +51,8 @@ struct lane {
     struct td_lane id;
     uint64_t since_ms;       /* monotonic: when it became ours */
     struct job *head, *tail; /* in order of their offsets */
+    size_t waiting_bytes, waiting_jobs;
+    bool held; /* it is not read: too much waits */
 };
 
 struct job {

@@ -1,6 +1,8 @@
-/* Lanes of mail.submissions: jobs begin in order, are answered in order and committed in order. Within a lane only
- * neighbouring recipient batches run at the same time; anything else waits until those before it are through,
- * since it changes what they are judged by. */
+/* Lanes of mail.submissions: the jobs of a campaign (records with the same key) begin in order and are answered in
+ * order. Of these only neighbouring recipient batches run at the same time; anything else waits until those before
+ * it are through, since it changes what they are judged by. Campaigns do not wait for each other, as long as both
+ * are in memory: a password reset does not stand behind a million recipients. Offsets are committed in order, so
+ * that after a crash some jobs are done twice, each campaign's in their order. */
 #include "service.h"
 
 #include <stdio.h>
@@ -14,8 +16,9 @@
 
 #define TICK_MS 50
 #define SETTLE_MS 1000        /* a new lane waits so long, so that our table has read what its last owner wrote */
-#define WINDOW_JOBS 8         /* of a lane under way at once */
-#define HOLD_BYTES (32 << 20) /* of records waiting: intake stops above, goes on below half */
+#define WINDOW_JOBS 8         /* of a campaign under way at once */
+#define WINDOW_CAMPAIGNS 32   /* of a lane; those behind wait */
+#define HOLD_BYTES (16 << 20) /* of a lane's records waiting: it is not read above, and read again below half */
 #define HOLD_JOBS 1000
 #define REVOKE_MS 10000
 #define TABLE_CACHE_BYTES (32 << 20)
@@ -28,8 +31,7 @@ struct service {
     struct view *view;
     uv_timer_t tick;
     bool tick_open;
-    size_t waiting_bytes, waiting_jobs;
-    bool held;
+    size_t waiting_bytes;
     uint64_t revoke_at_ms; /* 0: no revocation under way */
     bool redis_known, stopping, busy, again;
     struct td_metric *queue_bytes;
@@ -50,7 +52,8 @@ static struct lane *lane_find(struct service *svc, struct td_lane id)
 static void forget_bytes(struct service *svc, const struct job *job)
 {
     svc->waiting_bytes -= job->key_len + job->len;
-    svc->waiting_jobs--;
+    job->lane->waiting_bytes -= job->key_len + job->len;
+    job->lane->waiting_jobs--;
 }
 
 static void job_drop(struct service *svc, struct lane *lane)
@@ -86,9 +89,31 @@ static void count_job(struct service *svc, const struct job *job)
         td_log(TD_INFO, "submission.accepted", "campaign=%s body=%s", job->submission->campaign_id, job->body);
 }
 
-/* Answers from the front as they become ready, commits what is done. */
+/* A campaign met on a walk along a lane. */
+struct front {
+    const char *key;
+    size_t key_len, under_way;
+    bool running, all_parallel;
+    bool stopped; /* its later jobs wait */
+};
+
+/* @return NULL when there are too many */
+static struct front *front_of(struct front *fronts, size_t *count, const struct job *job)
+{
+    for (size_t i = 0; i < *count; i++)
+        if (fronts[i].key_len == job->key_len && memcmp(fronts[i].key, job->key, job->key_len) == 0)
+            return &fronts[i];
+    if (*count == WINDOW_CAMPAIGNS)
+        return NULL;
+    fronts[*count] = (struct front){.key = job->key, .key_len = job->key_len, .all_parallel = true};
+    return &fronts[(*count)++];
+}
+
+/* Answers of each campaign as they become ready; commits what is done. */
 static void lane_finish(struct service *svc, struct lane *lane)
 {
+    struct front fronts[WINDOW_CAMPAIGNS];
+    size_t count = 0;
     int64_t next = -1;
 
     while (lane->head && lane->head->state == JOB_DONE) {
@@ -102,29 +127,44 @@ static void lane_finish(struct service *svc, struct lane *lane)
     if (next >= 0)
         td_kafka_in_commit(svc->ingestion.in, lane->id, next);
     for (struct job *job = lane->head; job; job = job->next) {
+        struct front *front = front_of(fronts, &count, job);
+
+        if (!front)
+            break;
+        if (front->stopped)
+            continue;
         if (job->state == JOB_READY && job->retry_at_ms == 0)
             job_answer(job);
-        if (job->state != JOB_ANSWERING && job->state != JOB_DONE)
-            break; /* a later answer does not overtake this one */
+        /* A later answer does not overtake this one. */
+        front->stopped = job->state != JOB_ANSWERING && job->state != JOB_DONE;
     }
 }
 
 static void lane_start(struct service *svc, struct lane *lane)
 {
-    size_t under_way = 0;
-    bool any_running = false, all_parallel = true;
+    struct front fronts[WINDOW_CAMPAIGNS];
+    size_t count = 0;
 
     if (svc->revoke_at_ms || td_mono_ms() - lane->since_ms < SETTLE_MS)
         return;
-    for (struct job *job = lane->head; job && under_way < WINDOW_JOBS; job = job->next, under_way++) {
+    for (struct job *job = lane->head; job; job = job->next) {
+        struct front *front = front_of(fronts, &count, job);
+
+        if (!front)
+            return;
+        if (front->stopped || job->state == JOB_DONE)
+            continue;
         if (job->state == JOB_QUEUED) {
-            if (job_parse(job) < 0 || (any_running && !(all_parallel && job_parallel(job))))
-                return;
+            front->stopped = front->under_way == WINDOW_JOBS || job_parse(job) < 0 ||
+                             (front->running && !(front->all_parallel && job_parallel(job)));
+            if (front->stopped)
+                continue;
             job_start(job);
         }
+        front->under_way++;
         if (job->state == JOB_RUNNING) {
-            any_running = true;
-            all_parallel = all_parallel && job_parallel(job);
+            front->running = true;
+            front->all_parallel = front->all_parallel && job_parallel(job);
         }
     }
 }
@@ -168,15 +208,15 @@ static void revoke_check(struct service *svc)
     revoke_finish(svc);
 }
 
-static void hold_check(struct service *svc)
+static void hold_check(struct service *svc, struct lane *lane)
 {
-    if (!svc->held && (svc->waiting_bytes > HOLD_BYTES || svc->waiting_jobs > HOLD_JOBS))
-        svc->held = true;
-    else if (svc->held && svc->waiting_bytes < HOLD_BYTES / 2 && svc->waiting_jobs < HOLD_JOBS / 2)
-        svc->held = false;
-    else
-        return;
-    td_kafka_in_hold(svc->ingestion.in, svc->held);
+    if (!lane->held && (lane->waiting_bytes > HOLD_BYTES || lane->waiting_jobs > HOLD_JOBS)) {
+        lane->held = true;
+        td_kafka_in_pause(svc->ingestion.in, lane->id);
+    } else if (lane->held && lane->waiting_bytes < HOLD_BYTES / 2 && lane->waiting_jobs < HOLD_JOBS / 2) {
+        lane->held = false;
+        td_kafka_in_resume(svc->ingestion.in, lane->id);
+    }
 }
 
 /* A job that starts may end at once and call this again: then one more round follows instead of a recursion. */
@@ -195,7 +235,8 @@ static void lanes_run(struct service *svc)
         }
     }
     svc->busy = false;
-    hold_check(svc);
+    for (size_t i = 0; i < svc->lane_count; i++)
+        hold_check(svc, svc->lanes[i]);
     revoke_check(svc);
 }
 
@@ -244,7 +285,8 @@ static void on_record(void *user, const struct td_record *rec)
         lane->head = job;
     lane->tail = job;
     svc->waiting_bytes += job->key_len + job->len;
-    svc->waiting_jobs++;
+    lane->waiting_bytes += job->key_len + job->len;
+    lane->waiting_jobs++;
     lanes_run(svc);
 }
 

@@ -1,4 +1,4 @@
-/* Numbers 0..499 go to the first lane, 500..999 to the second, and so on round the campaign's lanes. */
+/* The first group of numbers goes to the first lane, the next to the second, and so on round the campaign's lanes. */
 #include "split.h"
 
 #include <inttypes.h>
@@ -6,13 +6,25 @@
 
 #include "tandem/id.h"
 
+uint32_t split_group(uint32_t index)
+{
+    enum { FEW = 1000, FEW_A_GROUP = 25, SOME = 10000, SOME_A_GROUP = 100 };
+    const uint32_t some_from = FEW / FEW_A_GROUP, rest_from = some_from + (SOME - FEW) / SOME_A_GROUP;
+
+    if (index < FEW)
+        return index / FEW_A_GROUP;
+    if (index < SOME)
+        return some_from + (index - FEW) / SOME_A_GROUP;
+    return rest_from + (index - SOME) / SPLIT_RECIPIENTS;
+}
+
 size_t split_recipients(const struct split_item *items, size_t count, const uint32_t *lanes, size_t lane_count,
                         struct split_chunk *out)
 {
     size_t chunks = 0, bytes = 0;
 
     for (size_t i = 0; i < count; i++) {
-        uint32_t group = items[i].index / SPLIT_RECIPIENTS;
+        uint32_t group = split_group(items[i].index);
         struct split_chunk *chunk = chunks ? &out[chunks - 1] : NULL;
 
         if (!chunk || chunk->group != group || bytes + items[i].bytes > SPLIT_BYTES) {

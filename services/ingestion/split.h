@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SPLIT_RECIPIENTS 500      /* most in a chunk, and how many neighbours share a lane */
+#define SPLIT_RECIPIENTS 500      /* most in a chunk, and how many neighbours share a lane, past the first 10,000 */
 #define SPLIT_BYTES (800 * 1000)  /* most packed bytes of a chunk; Kafka's default record limit is 1,048,588 */
 #define SPLIT_PART_BYTES 900000   /* every part of an attachment but the last */
 #define SPLIT_INDEX_MAX 16777215u /* highest recipient number: what the ledger's keys are bounded by */
@@ -17,9 +17,16 @@ struct split_item {
 
 struct split_chunk {
     uint32_t lane;
-    uint32_t group;      /* first index / 500: the number in the record's key */
+    uint32_t group;      /* split_group of its numbers: the number in the record's key */
     size_t first, count; /* range of the items */
 };
+
+/**
+ * Which neighbours share a chunk and a lane: the first 1,000 numbers by 25, those up to 10,000 by 100, all above by
+ * 500. So a small campaign lies evenly on its lanes, and each dispatcher has its part of it; a large one does not
+ * need small records.
+ */
+uint32_t split_group(uint32_t index);
 
 /**
  * Cut items, in rising order of index, into chunks. A recipient's lane depends on its number alone, so that the

@@ -35,6 +35,8 @@ struct campaign {
     uint64_t retry_at_ms;
     enum campaign_step step;
     struct held held;
+    bool wanted;     /* somebody renders it */
+    uint64_t served; /* mails */
 
     struct td_arena *arena; /* of content */
     Tandem__Internal__V1__CampaignContent *content;
@@ -383,6 +385,10 @@ static void take_content(struct campaign *c, const void *value, size_t len)
     td_arena_free(c->arena);
     c->arena = arena;
     c->content = content;
+    if (content->state == TANDEM__INTERNAL__V1__CAMPAIGN_STATE__CAMPAIGN_STATE_PAUSED) {
+        c->wanted = false;
+        drop_program(c);
+    }
     source = source_of(c);
     if (mime_source_digest(&source, digest) < 0) {
         c->step = CAMPAIGN_LOADING;
@@ -394,7 +400,12 @@ static void take_content(struct campaign *c, const void *value, size_t len)
         return;
     }
     memcpy(c->digest, digest, 32);
-    start_files(c);
+    if (c->wanted) {
+        start_files(c);
+        return;
+    }
+    drop_program(c);
+    step_to(c, CAMPAIGN_LOADED);
 }
 
 static void got_content(void *user, struct td_table_value *value, const struct td_err *err)
@@ -549,6 +560,23 @@ void campaigns_tick(struct campaigns *campaigns, uint64_t now_ms)
         else if (c->step == CAMPAIGN_PUBLISHING)
             publish(c);
     }
+}
+
+void campaign_want(struct campaign *campaign)
+{
+    campaign->wanted = true;
+    if (campaign->step == CAMPAIGN_LOADED)
+        start_files(campaign);
+}
+
+uint64_t campaign_served(const struct campaign *campaign)
+{
+    return campaign->served;
+}
+
+void campaign_count_served(struct campaign *campaign, unsigned mails)
+{
+    campaign->served += mails;
 }
 
 enum campaign_step campaign_step(const struct campaign *campaign)

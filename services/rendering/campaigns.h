@@ -1,11 +1,12 @@
 /* campaigns.h - campaigns compiled and ready to render: read from mail.contents, static bytes published. Loop
  * thread only.
  *
- *   LOADING -> FILES -> PUBLISHING -> READY          each step asks, and is asked again a second after a failure
- *      |         |
+ *   LOADING -> LOADED -> FILES -> PUBLISHING -> READY  each step asks, and is asked again a second after a failure
+ *      |                   |
  *   UNKNOWN   BROKEN       no such campaign / it cannot be compiled: for good, until its content changes
  *
- * A new revision takes effect at once. It is compiled again only when what its mails show has changed. */
+ * LOADED is as far as it goes until somebody wants to render it, and a paused one goes back there: many may wait, and
+ * attachments are large. A new revision takes effect at once. It is compiled again only when what its mails show has changed. */
 #ifndef RENDERING_CAMPAIGNS_H
 #define RENDERING_CAMPAIGNS_H
 
@@ -21,6 +22,7 @@
 
 enum campaign_step {
     CAMPAIGN_LOADING = 0,
+    CAMPAIGN_LOADED,
     CAMPAIGN_FILES,
     CAMPAIGN_PUBLISHING,
     CAMPAIGN_READY,
@@ -52,6 +54,12 @@ void campaigns_tick(struct campaigns *campaigns, uint64_t now_ms);
 
 /** May a few of its mails be rendered now? Not while it is held for bounces: held.h. */
 bool campaign_may_render(struct campaign *campaign, uint64_t now_ms);
+/** Mails are to be rendered: go on from LOADED. */
+void campaign_want(struct campaign *campaign);
+/** Mails rendered in this process, as far as it remembers: what its turn is by. */
+uint64_t campaign_served(const struct campaign *campaign);
+void campaign_count_served(struct campaign *campaign, unsigned mails);
+
 enum campaign_step campaign_step(const struct campaign *campaign);
 /** NULL until it is loaded. Valid until the loop turns. */
 const Tandem__Internal__V1__CampaignContent *campaign_content(const struct campaign *campaign);

@@ -1,7 +1,9 @@
 /* The life of a chunk:
  *
- *   NEW --read--> OPEN --all mails MAIL_DONE--> DONE --committed--> freed
- *    `--not a RecipientChunk--> DEAD --acknowledged--> DONE
+ *   AWAY <-> READING                                                                 lane.c
+ *     |          |
+ *     `--> NEW <-'  --parsed--> OPEN --all mails MAIL_DONE--> DONE, and freed by the lane
+ *           `--not a RecipientChunk--> DEAD --acknowledged--> DONE
  *
  * and of a mail:  WAITING -> SENT -> DONE        rendered, on mail.outbound; WAITING again when it was not written
  *                 WAITING -> ENDING -> DONE      INVALID, EXPIRED, CANCELLED; WAITING again when dispatch has it */
@@ -17,17 +19,13 @@
 #include "tandem/pb.h"
 
 enum {
-    CHUNKS_A_LANE = 8, /* then the lane is paused, until a quarter is left */
-    RAW_BYTES_A_LANE = 1 << 20,
     RECIPIENTS_A_CHUNK = 500,
-    MAILS_A_STEP = 16,
-    RETRY_MS = 1000,
-    NEAR_MS = 60000 /* a campaign that begins later than this is handed on; dispatch holds it */
+    MAILS_A_STEP = 16
 };
 
 /* ---- memory ---- */
 
-static void chunk_free(struct chunk *chunk)
+void chunk_free(struct chunk *chunk)
 {
     if (chunk->campaign)
         campaigns_release(chunk->r->campaigns, chunk->campaign);
@@ -38,62 +36,10 @@ static void chunk_free(struct chunk *chunk)
     free(chunk);
 }
 
-static void *copy(const void *data, size_t len)
-{
-    char *at = malloc(len + 1);
-
-    if (at && len)
-        memcpy(at, data, len);
-    return at;
-}
-
-static void pause_when_full(struct rendering *r, struct lane *lane)
-{
-    if (lane->paused || (lane->chunk_count < CHUNKS_A_LANE && lane->raw_bytes < RAW_BYTES_A_LANE))
-        return;
-    lane->paused = true;
-    td_kafka_in_pause(r->in, lane->id);
-}
-
-void chunk_take(struct rendering *r, const struct td_record *rec)
-{
-    struct lane *lane = &r->lanes[rec->lane.partition];
-    struct chunk *chunk = calloc(1, sizeof(*chunk));
-
-    if (chunk) {
-        chunk->key = copy(rec->key, rec->key_len);
-        chunk->raw = copy(rec->value, rec->len);
-    }
-    if (!chunk || !chunk->key || !chunk->raw) {
-        struct td_err err;
-
-        td_fail(&err, TD_ENOMEM, "no memory for a chunk of %zu bytes", rec->len);
-        td_app_fail(r->app, &err); /* uncommitted: it comes again */
-        if (chunk) {
-            free(chunk->key);
-            free(chunk->raw);
-        }
-        free(chunk);
-        return;
-    }
-    chunk->r = r;
-    chunk->lane = lane;
-    chunk->offset = rec->offset;
-    chunk->key_len = rec->key_len;
-    chunk->raw_len = rec->len;
-    *lane->last = chunk;
-    lane->last = &chunk->next;
-    lane->chunk_count++;
-    lane->raw_bytes += rec->len;
-    td_metric_add(r->m_chunks, 1);
-    pause_when_full(r, lane);
-    rendering_wake(r);
-}
-
 static void chunk_check_done(struct chunk *chunk)
 {
     if (chunk->state == CHUNK_OPEN && chunk->todo == 0 && chunk->under_way == 0)
-        chunk->state = CHUNK_DONE;
+        lane_chunk_done(chunk);
 }
 
 /* A callback that belonged to the chunk has come. */
@@ -101,73 +47,16 @@ static void came_back(struct chunk *chunk)
 {
     chunk->under_way--;
     chunk_check_done(chunk);
-    rendering_wake(chunk->r);
-}
-
-void lane_advance(struct rendering *r, struct lane *lane)
-{
-    int64_t next_offset = -1;
-
-    while (lane->first && lane->first->state == CHUNK_DONE) {
-        struct chunk *chunk = lane->first;
-
-        next_offset = chunk->offset + 1;
-        lane->first = chunk->next;
-        if (!lane->first)
-            lane->last = &lane->first;
-        lane->chunk_count--;
-        lane->raw_bytes -= chunk->raw_len;
-        td_metric_add(r->m_chunks, -1);
-        chunk_free(chunk);
-    }
-    if (next_offset >= 0)
-        td_kafka_in_commit(r->in, lane->id, next_offset);
-    if (lane->paused && lane->chunk_count <= CHUNKS_A_LANE / 4) {
-        lane->paused = false;
-        td_kafka_in_resume(r->in, lane->id);
-    }
-}
-
-bool lane_idle(const struct lane *lane)
-{
-    for (const struct chunk *chunk = lane->first; chunk; chunk = chunk->next)
-        if (chunk->under_way > 0)
-            return false;
-    return true;
-}
-
-void lane_drop(struct rendering *r, struct lane *lane)
-{
-    while (lane->first) {
-        struct chunk *chunk = lane->first;
-
-        lane->first = chunk->next;
-        td_metric_add(r->m_chunks, -1);
-        chunk->lane = NULL;
-        chunk->next = r->orphans;
-        r->orphans = chunk;
-    }
-    *lane = (struct lane){.last = &lane->first};
-}
-
-void chunks_free_orphans(struct rendering *r)
-{
-    for (struct chunk **at = &r->orphans; *at;) {
-        struct chunk *chunk = *at;
-
-        if (chunk->under_way > 0) {
-            at = &chunk->next;
-            continue;
-        }
-        *at = chunk->next;
-        chunk_free(chunk);
-    }
+    if (chunk->lane && (chunk->state == CHUNK_DONE || chunk->todo > 0))
+        lane_wake(chunk->r, chunk->lane);
+    else
+        rendering_wake(chunk->r);
 }
 
 /* Again a second later, unless the producer is beyond help. */
 static void not_written(struct chunk *chunk, const struct td_err *err)
 {
-    chunk->retry_at_ms = td_mono_ms() + RETRY_MS;
+    chunk->retry_at_ms = td_mono_ms() + CHUNK_RETRY_MS;
     if (err->code == TD_EFATAL)
         td_app_fail(chunk->r->app, err);
 }
@@ -183,11 +72,11 @@ static void dead_delivered(void *user, int64_t offset, const struct td_err *err)
     if (err)
         not_written(chunk, err);
     else
-        chunk->state = CHUNK_DONE;
+        lane_chunk_done(chunk);
     came_back(chunk);
 }
 
-static bool send_dead_letter(struct chunk *chunk)
+static unsigned send_dead_letter(struct chunk *chunk)
 {
     const struct td_record rec = {
         .lane = chunk->lane->id,
@@ -199,16 +88,16 @@ static bool send_dead_letter(struct chunk *chunk)
     };
 
     if (chunk->dead_sent)
-        return false;
+        return 0;
     if (td_dead_letter(chunk->r->out, "rendering", &rec, chunk->dead_reason, dead_delivered, chunk, NULL) !=
         TD_OK) {
-        chunk->retry_at_ms = td_mono_ms() + RETRY_MS;
-        return false;
+        chunk->retry_at_ms = td_mono_ms() + CHUNK_RETRY_MS;
+        return 0;
     }
     td_metric_add(chunk->r->m_dead, 1);
     chunk->dead_sent = true;
     chunk->under_way++;
-    return true;
+    return 1;
 }
 
 /* ---- reading ---- */
@@ -310,7 +199,7 @@ static void send_endings(struct chunk *chunk, const struct end_list *list)
         chunk->mails[list->item[i].position].state = MAIL_WAITING;
     chunk->todo += list->count;
     chunk->under_way -= list->count;
-    chunk->retry_at_ms = td_mono_ms() + RETRY_MS;
+    chunk->retry_at_ms = td_mono_ms() + CHUNK_RETRY_MS;
 }
 
 /* All recipients that are left end for the same reason, unless dispatch must have them. */
@@ -425,10 +314,12 @@ static int render_one(struct chunk *chunk, size_t position, struct end_list *inv
 }
 
 /* Render until the step is over, the lane is full, or nothing is left. */
-static bool render_some(struct chunk *chunk)
+static unsigned render_some(struct chunk *chunk)
 {
     enum td_topic_id topic = topic_of(campaign_content(chunk->campaign)->campaign);
     const struct pace *pace = &chunk->r->paces[topic == TD_T_EXPRESS][partition_of(chunk, topic)];
+    const struct pace_rate *rate = &chunk->r->rates[topic == TD_T_EXPRESS];
+    const struct td_settings *s = chunk->r->settings;
     struct end_list invalid = {.count = 0};
     unsigned done = 0;
 
@@ -436,12 +327,13 @@ static bool render_some(struct chunk *chunk)
         size_t position = chunk->cursor;
 
         if (chunk->mails[position].state == MAIL_WAITING) {
-            int rc = pace_allows(pace, chunk->r->settings->rendering_ahead) ? render_one(chunk, position, &invalid)
-                                                                            : TD_EAGAIN;
+            int rc = pace_allows(pace, rate, s->rendering_ahead_time_ms, s->rendering_ahead)
+                         ? render_one(chunk, position, &invalid)
+                         : TD_EAGAIN;
 
             if (rc < 0) {
                 if (rc != TD_EAGAIN)
-                    chunk->retry_at_ms = td_mono_ms() + RETRY_MS;
+                    chunk->retry_at_ms = td_mono_ms() + CHUNK_RETRY_MS;
                 break;
             }
             done++;
@@ -449,21 +341,18 @@ static bool render_some(struct chunk *chunk)
         chunk->cursor = (chunk->cursor + 1) % chunk->msg->n_recipients;
     }
     send_endings(chunk, &invalid);
-    return done > 0;
+    return done;
 }
 
-/* Must the chunk wait, although its campaign is ready? A campaign that begins within a minute is waited for here,
- * so that its mails are fresh; one that begins later would block its lanes, so it is handed on and dispatch holds
- * it. */
-static bool must_wait(const Tandem__Internal__V1__CampaignContent *content, int64_t wall_ms)
+/* Must the chunk wait, although its campaign is ready? It waits here, however long, where it costs an offset; its
+ * mails would fill the lanes of outbound, and be old when they are sent. */
+bool must_wait(const Tandem__Internal__V1__CampaignContent *content, int64_t wall_ms)
 {
-    int64_t not_before = content->campaign->not_before_unix_ms;
-
     return content->state == TANDEM__INTERNAL__V1__CAMPAIGN_STATE__CAMPAIGN_STATE_PAUSED ||
-           (not_before > wall_ms && not_before - wall_ms < NEAR_MS);
+           content->campaign->not_before_unix_ms > wall_ms;
 }
 
-static bool step_open(struct chunk *chunk)
+static unsigned step_open(struct chunk *chunk)
 {
     const Tandem__Internal__V1__CampaignContent *content = campaign_content(chunk->campaign);
     enum campaign_step step = campaign_step(chunk->campaign);
@@ -476,32 +365,28 @@ static bool step_open(struct chunk *chunk)
                         step == CAMPAIGN_UNKNOWN ? "campaign.unknown" : "campaign.invalid");
     }
     if (!content)
-        return false;
+        return 0;
     if (content->state == TANDEM__INTERNAL__V1__CAMPAIGN_STATE__CAMPAIGN_STATE_CANCELLED)
         ended =
             end_rest(chunk, TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_CANCELLED, "campaign.cancelled");
     else if (content->campaign->deadline_unix_ms > 0 && content->campaign->deadline_unix_ms <= wall_ms)
         ended = end_rest(chunk, TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_EXPIRED, "campaign.deadline");
     else if (must_wait(content, wall_ms))
-        return false;
-    if (ended || step != CAMPAIGN_READY || !campaign_may_render(chunk->campaign, td_mono_ms()))
+        return 0;
+    if (!ended && step == CAMPAIGN_LOADED)
+        campaign_want(chunk->campaign); /* even of a cancelled one: what is owed to dispatch is rendered */
+    if (ended || campaign_step(chunk->campaign) != CAMPAIGN_READY || !campaign_may_render(chunk->campaign, td_mono_ms()))
         return ended;
     return render_some(chunk);
 }
 
-bool chunk_step(struct chunk *chunk, uint64_t now_ms)
+unsigned chunk_step(struct chunk *chunk, uint64_t now_ms)
 {
     if (now_ms < chunk->retry_at_ms)
-        return false;
-    switch (chunk->state) {
-    case CHUNK_NEW:
+        return 0;
+    if (chunk->state == CHUNK_NEW)
         return open_chunk(chunk);
-    case CHUNK_OPEN:
-        return chunk->todo > 0 && step_open(chunk);
-    case CHUNK_DEAD:
-        return send_dead_letter(chunk);
-    case CHUNK_DONE:
-        break;
-    }
-    return false;
+    if (chunk->state == CHUNK_OPEN)
+        return chunk->todo > 0 ? step_open(chunk) : 0;
+    return chunk->state == CHUNK_DEAD ? send_dead_letter(chunk) : 0;
 }

@@ -26,17 +26,6 @@ static const enum td_topic_id paced_topic[PACED_TOPICS] = {TD_T_OUTBOUND, TD_T_E
 
 /* ---- the worker ---- */
 
-static bool work_lane(struct rendering *r, struct lane *lane, uint64_t now_ms)
-{
-    bool busy = false;
-
-    /* A chunk that must wait (paused campaign, attachment not there) lets those behind it pass. */
-    for (struct chunk *chunk = lane->first; chunk && !busy; chunk = chunk->next)
-        busy = chunk_step(chunk, now_ms);
-    lane_advance(r, lane);
-    return busy;
-}
-
 static void on_worker(uv_idle_t *worker)
 {
     struct rendering *r = worker->data;
@@ -48,9 +37,12 @@ static void on_worker(uv_idle_t *worker)
         bool full = td_kafka_out_pending(r->out) >= IN_FLIGHT_MAX;
 
         r->next_lane = (r->next_lane + 1) % TD_LANES_MAX;
-        idle = lane->first && !full && work_lane(r, lane, now_us / 1000) ? 0 : idle + 1;
-        if (lane->first)
-            now_us = td_mono_us();
+        if (lane->chunk_count == 0 || lane->idle || full) {
+            idle++;
+            continue;
+        }
+        idle = lane_work(r, lane, now_us / 1000) ? 0 : idle + 1;
+        now_us = td_mono_us();
     }
     td_metric_add(r->m_busy, (double)(td_mono_us() - from_us) / 1e6);
     if (idle >= TD_LANES_MAX)
@@ -63,22 +55,45 @@ void rendering_wake(struct rendering *r)
         uv_idle_start(r->worker, on_worker);
 }
 
+/* What concerns all lanes: a campaign changed, dispatch has taken mails, time has passed. */
+static void wake_all(struct rendering *r)
+{
+    for (size_t i = 0; i < TD_LANES_MAX; i++)
+        r->lanes[i].idle = false;
+    rendering_wake(r);
+}
+
 static void on_campaign(void *user)
 {
-    rendering_wake(user);
+    wake_all(user);
 }
 
 /* ---- pacing ---- */
 
-static void on_committed(void *user, const int64_t *offsets, size_t count, const struct td_err *err)
+/* The note of a dispatcher: a number. */
+static int64_t done_above(const char *note)
+{
+    char *end;
+    long long done = strtoll(note, &end, 10);
+
+    return end == note || *end || done < 0 || done > UINT32_MAX ? 0 : done;
+}
+
+static void on_committed(void *user, const struct td_committed *list, size_t count, const struct td_err *err)
 {
     struct poll *poll = user;
     struct rendering *r = poll->r;
+    uint64_t now_ms = td_mono_ms();
+    int64_t taken = 0;
 
     poll->due = false;
-    for (size_t i = 0; !err && i < count && i < TD_LANES_MAX; i++)
-        pace_committed(&r->paces[poll->topic][i], offsets[i]);
-    rendering_wake(r);
+    if (err)
+        return; /* the next poll */
+    count = count < TD_LANES_MAX ? count : TD_LANES_MAX;
+    for (size_t i = 0; i < count; i++)
+        taken += pace_committed(&r->paces[poll->topic][i], list[i].offset, done_above(list[i].note), now_ms);
+    pace_learn(&r->rates[poll->topic], r->paces[poll->topic], count, taken, now_ms);
+    wake_all(r);
 }
 
 static void poll_committed(struct rendering *r, size_t topic)
@@ -99,6 +114,7 @@ static void hand_back_when_idle(struct rendering *r);
 static void on_tick(uv_timer_t *timer)
 {
     struct rendering *r = timer->data;
+    const struct td_settings *s = r->settings;
     uint64_t now_ms = td_mono_ms();
     bool any = false;
     size_t full = 0;
@@ -107,8 +123,14 @@ static void on_tick(uv_timer_t *timer)
     endings_tick(r->endings, now_ms);
     chunks_free_orphans(r);
     for (size_t i = 0; i < TD_LANES_MAX; i++) {
-        any = any || r->lanes[i].first;
-        full += r->lanes[i].first && !pace_allows(&r->paces[0][i], r->settings->rendering_ahead);
+        struct lane *lane = &r->lanes[i];
+
+        if (lane->chunk_count > 0) {
+            any = true;
+            full += !pace_allows(&r->paces[0][i], &r->rates[0], s->rendering_ahead_time_ms, s->rendering_ahead);
+        }
+        if (lane->assigned)
+            lane_commit(r, lane);
     }
     td_metric_set(r->m_paced, (double)full);
     for (size_t i = 0; any && i < PACED_TOPICS; i++)
@@ -116,7 +138,7 @@ static void on_tick(uv_timer_t *timer)
     if (r->handing_back)
         hand_back_when_idle(r);
     else if (any)
-        rendering_wake(r);
+        wake_all(r);
 }
 
 /* ---- the group ---- */
@@ -127,7 +149,7 @@ static void on_record(void *user, const struct td_record *rec)
 
     if (rec->lane.partition < 0 || rec->lane.partition >= TD_LANES_MAX || !r->lanes[rec->lane.partition].assigned)
         return;
-    chunk_take(r, rec);
+    lane_take(r, rec);
 }
 
 static void on_assigned(void *user, const struct td_lane *lanes, const int64_t *offsets, size_t count)
@@ -143,7 +165,9 @@ static void on_assigned(void *user, const struct td_lane *lanes, const int64_t *
             continue;
         }
         lane = &r->lanes[lanes[i].partition];
-        *lane = (struct lane){.assigned = true, .id = lanes[i], .last = &lane->first};
+        lane_drop(r, lane);
+        if (lane_open(lane, lanes[i], td_kafka_in_note(r->in, lanes[i])) < 0)
+            td_app_fail(r->app, &(struct td_err){TD_ENOMEM, "no memory for a lane"});
     }
 }
 
@@ -163,9 +187,10 @@ static void hand_back_when_idle(struct rendering *r)
     bool idle = true;
 
     for (size_t i = 0; i < TD_LANES_MAX; i++) {
-        if (!r->lanes[i].first)
+        if (!r->lanes[i].assigned)
             continue;
         lane_advance(r, &r->lanes[i]);
+        lane_commit(r, &r->lanes[i]);
         idle = idle && lane_idle(&r->lanes[i]);
     }
     if (idle || td_mono_ms() >= r->hand_back_by_ms)
@@ -211,6 +236,10 @@ static void make_metrics(struct rendering *r)
         td_metric(m, TD_COUNTER, "tandem_rendering_message_bytes_total", "Bytes of the mails rendered.", "");
     r->m_busy = td_metric(m, TD_COUNTER, "tandem_rendering_busy_seconds_total", "Time spent rendering.", "");
     r->m_chunks = td_metric(m, TD_GAUGE, "tandem_rendering_chunks_waiting", "Chunks read and not yet done.", "");
+    r->m_reread = td_metric(m, TD_COUNTER, "tandem_rendering_chunks_reread_total",
+                            "Chunks read again when their campaign's turn came.", "");
+    r->m_repeats = td_metric(m, TD_COUNTER, "tandem_rendering_chunks_done_before_total",
+                             "Chunks that the lane's owner before had done, and that were not done again.", "");
     r->m_dead = td_metric(m, TD_COUNTER, "tandem_rendering_dead_letters_total", "Records nobody could read.", "");
     r->m_paced = td_metric(m, TD_GAUGE, "tandem_rendering_lanes_full",
                            "Lanes with work that hold as many mails ahead of dispatch as they may.", "");
@@ -230,6 +259,7 @@ static void rendering_free(void *state)
     r->stopping = true;
     td_kafka_table_free(r->contents);
     td_kafka_in_free(r->in);
+    td_kafka_reader_free(r->reader);
     td_kafka_out_free(r->out, FLUSH_MS);
     td_redis_free(r->redis);
     for (size_t i = 0; i < TD_LANES_MAX; i++)
@@ -289,6 +319,9 @@ static int make_parts(struct rendering *r, struct td_err *reterr)
         return rc;
     campaigns_set_redis(r->campaigns, r->redis);
     campaigns_set_table(r->campaigns, r->contents);
+    rc = td_kafka_reader_new(loop, s, TD_T_RECIPIENTS, &r->reader, reterr);
+    if (rc < 0)
+        return rc;
     return td_kafka_in_new(loop, s, m, "rendering", topics, 1, &in_ops, r, &r->in, reterr);
 }
 
@@ -310,7 +343,6 @@ static int rendering_start(struct td_app *app, void **ret_state, struct td_err *
     r->settings = s;
     td_buf_init(&r->packed, PACKED_MAX);
     for (size_t i = 0; i < TD_LANES_MAX; i++) {
-        r->lanes[i].last = &r->lanes[i].first;
         for (size_t k = 0; k < PACED_TOPICS; k++)
             pace_init(&r->paces[k][i]);
     }

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
+import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,9 +51,10 @@ def make_stack(folder, kafka, prefix, dispatchers=1, delay=20, primary=(), backu
                backup_entry=None, sns=None):
     """The system on one Kafka for all cases. primary, backup: options of relaysim; ..._entry: the relay's settings;
     backup = None: one relay only; sns: the primary tells by SNS, with this version of signatures."""
-    stack = Stack(folder, BUILD, "dev", dispatchers=dispatchers, settings={
-        "kafka": {"topic_prefix": prefix, "lanes": 6, "session_timeout": "6s"},
-        "dispatch": {"lane_lease": "6s"}, **(settings or {})})
+    all_settings = {"kafka": {"topic_prefix": prefix, "lanes": 6, "session_timeout": "6s"}, "dispatch": {"lane_lease": "6s"}}
+    for group, entries in (settings or {}).items():
+        all_settings.setdefault(group, {}).update(entries)
+    stack = Stack(folder, BUILD, "dev", dispatchers=dispatchers, settings=all_settings)
     if sns:
         at, answers_at = free_port(), free_port()
         primary = [*primary, "--sns", f"http://127.0.0.1:{at}/sns", "--sns-listen", f"127.0.0.1:{answers_at}", "--sns-version", sns]
@@ -217,6 +219,76 @@ def campaign_cap_holds_over_dispatchers(stack):
     assert worst <= 3 * 400 + 60, f"{worst} mails within three seconds"
     assert seconds < 10 / 0.9, f"4,000 mails took {seconds:.1f} s"
     return f"{said}, at most {worst} in three seconds, {3999 / seconds:.0f}/s"
+
+
+def taken_of(stack, campaign):
+    """When the relays took each mail of that campaign."""
+    return sorted(t for r in stack.relays for t, message_id, _ in r.taken() if message_id.startswith(campaign + "."))
+
+
+def time_until_taken(stack, count, *options):
+    """Submit that many; their campaign and the seconds until the last one is taken."""
+    start = time.time()
+    campaign = submit(stack, count, *options)
+    wait_for(f"{count} mails of {campaign}", 120, lambda: len(taken_of(stack, campaign)) >= count, 0.1)
+    return campaign, taken_of(stack, campaign)[-1] - start
+
+
+def counter(process, name):
+    """A metric of a service, summed over its labels."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{process.http_port}/metrics", timeout=5) as page:
+        lines = page.read().decode().splitlines()
+    return sum(float(l.split()[-1]) for l in lines if l.startswith(name) and l[len(name)] in " {")
+
+
+@case(dispatchers=2, backup=None, primary_entry={"max_mails_per_s": 250}, settings={"kafka": {"lanes": 2}})
+def small_campaign_beside_a_large_one(stack):
+    """Two lanes full of a large campaign at the relay's rate: a small one ends long before it, an express mail goes at once, and
+    a rendering process killed then does not render again what is done."""
+    small, ideal = time_until_taken(stack, 500, "--id", "alone")
+    large = submit(stack, 6000, "--id", "large")
+    wait_for("the large campaign's first mails", 60, lambda: len(taken_of(stack, large)) >= 500, 0.1)
+    beside, took = time_until_taken(stack, 500, "--id", "beside")
+    express, at_once = time_until_taken(stack, 1, "--express", "--id", "express")
+    left = 6000 - len(taken_of(stack, large))
+    rendering = stack.services["rendering-1"]
+    rendering.kill()
+    rendering.start()
+    stack.ready(rendering)
+    again = wait_for("chunks known as done", 20, lambda: counter(rendering, "tandem_rendering_chunks_done_before_total"), 0.2)
+    wait_done(stack, large, 6000)
+    said = truth(stack, large).check(6000)
+    for campaign, count in ((small, 500), (beside, 500), (express, 1)):
+        truth(stack, campaign).check(count)
+    assert left > 1500, f"only {left} of the large one were left when the small ones had ended: nothing was tested"
+    assert took < 3 * ideal, f"500 recipients took {took:.1f} s beside the large campaign, {ideal:.1f} s alone"
+    assert at_once < 4, f"an express mail took {at_once:.1f} s"
+    return f"{took:.1f} s beside, {ideal:.1f} s alone, express {at_once:.1f} s, {again:.0f} chunks not done again; large: {said}"
+
+
+@case(backup=None, primary_entry={"max_mails_per_s": 250}, settings={"kafka": {"lanes": 2}})
+def paused_campaign_holds_nobody(stack):
+    """20,000 recipients, paused: a small campaign in the same two lanes is not held. Resumed it goes on where it was; cancelled it ends
+    within seconds, though most of its chunks have to be read again for that."""
+    submit(stack, 20000, "--id", "large")
+    wait_for("the large campaign's first mails", 60, lambda: len(taken_of(stack, "large")) >= 300, 0.1)
+    stack.ctl("campaign", "pause", "large")
+    small, took = time_until_taken(stack, 500, "--id", "small")
+    paused_at = len(taken_of(stack, "large"))
+    stack.ctl("campaign", "resume", "large")
+    wait_for("mails of the large one after its pause", 30, lambda: len(taken_of(stack, "large")) >= paused_at + 500, 0.1)
+    stack.ctl("campaign", "cancel", "large")
+    start = time.time()
+    wait_done(stack, "large", 20000, 90)
+    ended = time.time() - start
+    t = truth(stack, "large")
+    t.check(20000)
+    truth(stack, "small").check(500)
+    again = counter(stack.services["rendering-1"], "tandem_rendering_chunks_reread_total")
+    assert took < 8, f"500 recipients took {took:.1f} s beside a paused campaign"
+    assert again > 50, f"only {again:.0f} chunks were read again"
+    assert ended < 45, f"{t.count('CANCELLED')} recipients took {ended:.1f} s to be cancelled"
+    return f"small: {took:.1f} s; {t.count('ACCEPTED')} accepted, {t.count('CANCELLED')} cancelled in {ended:.1f} s, {again:.0f} chunks read again"
 
 
 @case()

@@ -39,7 +39,7 @@ struct td_kafka_in {
     struct in_lane lane[SIM_LANES];
     size_t turn;
     uint64_t since, pumped, pumped_before, joined, proof_ms, commit_sent, heartbeat_at, heard_at, generation;
-    bool held, lost, on_its_way, rejected, stop_wanted, freed, woken;
+    bool held, topic_held[TD_T_COUNT], lost, on_its_way, rejected, stop_wanted, freed, woken;
     unsigned lose_commits;
     uint64_t commit_serial;
     void (*stopped)(void *user);
@@ -442,7 +442,7 @@ static void drain(struct td_kafka_in *in)
         size_t i = in->turn++ % SIM_LANES, count = 0;
         struct in_lane *lane = &in->lane[i];
 
-        while (lane->assigned && !lane->paused && reading(in) && (size_t)lane->position < lane->fetched &&
+        while (lane->assigned && !lane->paused && !in->topic_held[sim_lane_at(i).topic] && reading(in) && (size_t)lane->position < lane->fetched &&
                count < 32) {
             const struct sim_record *r = &sim_partition_of(sim_lane_at(i))->record[lane->position];
             struct td_record rec = {.lane = sim_lane_at(i),
@@ -575,6 +575,20 @@ void td_kafka_in_commit(struct td_kafka_in *in, struct td_lane lane, int64_t nex
 
     if (found && next_offset > found->wanted && next_offset > found->start)
         found->wanted = next_offset;
+}
+
+void td_kafka_in_hold_topic(struct td_kafka_in *in, enum td_topic_id topic, bool hold)
+{
+    if (in->topic_held[topic] && !hold)
+        wake(in);
+    in->topic_held[topic] = hold;
+}
+
+/* Nobody here reads the notes: offsets alone are kept. */
+void td_kafka_in_commit_note(struct td_kafka_in *in, struct td_lane lane, int64_t next_offset, const char *note)
+{
+    (void)note;
+    td_kafka_in_commit(in, lane, next_offset);
 }
 
 bool td_kafka_in_committed(const struct td_kafka_in *in)

@@ -2,6 +2,7 @@
 #ifndef KAFKA_ANSWERS_H
 #define KAFKA_ANSWERS_H
 
+#include <stdio.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -14,18 +15,21 @@ struct committed {
     bool done;
     size_t count;
     int64_t offsets[ANSWER_LANES_MAX];
+    char notes[ANSWER_LANES_MAX][16];
     enum td_code code;
 };
 
-static inline void on_committed(void *user, const int64_t *offsets, size_t count, const struct td_err *err)
+static inline void on_committed(void *user, const struct td_committed *list, size_t count, const struct td_err *err)
 {
     struct committed *committed = user;
 
     committed->done = true;
     committed->count = count;
     committed->code = err ? err->code : TD_OK;
-    for (size_t i = 0; i < count && i < ANSWER_LANES_MAX; i++)
-        committed->offsets[i] = offsets[i];
+    for (size_t i = 0; i < count && i < ANSWER_LANES_MAX; i++) {
+        committed->offsets[i] = list[i].offset;
+        snprintf(committed->notes[i], sizeof(committed->notes[i]), "%s", list[i].note);
+    }
 }
 
 struct got {

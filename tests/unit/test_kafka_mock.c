@@ -333,13 +333,19 @@ static void a_coordinator_that_has_moved_is_an_answer(void **state)
     td_kafka_out_free(out, 1000);
 }
 
+static void turn_until_committed(struct bench *b, struct td_kafka_in *in)
+{
+    for (uint64_t end = td_mono_ms() + PATIENCE_MS; !td_kafka_in_committed(in) && td_mono_ms() < end;)
+        uv_run(&b->loop, UV_RUN_ONCE);
+    assert_true(td_kafka_in_committed(in));
+}
+
 static void commits_are_seen_by_others_and_never_fall(void **state)
 {
     struct bench *b = *state;
     struct td_kafka_out *out;
     struct committed answer;
     struct member m;
-    bool settled = false;
 
     b->metrics = td_metrics_new();
     make_topic(b, TD_T_OUTBOUND, LANES);
@@ -355,18 +361,29 @@ static void commits_are_seen_by_others_and_never_fall(void **state)
     td_kafka_in_commit(m.in, (struct td_lane){TD_T_OUTBOUND, 2}, 60);
     td_kafka_in_commit(m.in, (struct td_lane){TD_T_OUTBOUND, 2}, 20);
     assert_false(td_kafka_in_committed(m.in));
-    for (uint64_t end = td_mono_ms() + PATIENCE_MS; !settled && td_mono_ms() < end;) {
-        uv_run(&b->loop, UV_RUN_ONCE);
-        settled = td_kafka_in_committed(m.in);
-    }
+    turn_until_committed(b, m.in);
     ask(b, out, &answer);
     assert_int_equal(answer.offsets[1], 50);
     assert_int_equal(answer.offsets[2], 60);
     assert_int_equal(answer.offsets[3], -1);
+    assert_string_equal(answer.notes[2], "");
+    /* A note goes without a new offset, stays when one follows, and the next member gets it. */
+    td_kafka_in_commit_note(m.in, (struct td_lane){TD_T_OUTBOUND, 2}, 60, "done 7");
+    td_kafka_in_commit_note(m.in, (struct td_lane){TD_T_OUTBOUND, 1}, 50, "x");
+    td_kafka_in_commit_note(m.in, (struct td_lane){TD_T_OUTBOUND, 1}, 50, "");
+    assert_false(td_kafka_in_committed(m.in));
+    turn_until_committed(b, m.in);
+    td_kafka_in_commit(m.in, (struct td_lane){TD_T_OUTBOUND, 2}, 61);
+    turn_until_committed(b, m.in);
+    ask(b, out, &answer);
+    assert_int_equal(answer.offsets[2], 61);
+    assert_string_equal(answer.notes[2], "done 7");
+    assert_string_equal(answer.notes[1], "");
     turn_for(b, 5500); /* lag is looked at every 5 s */
     assert_int_equal(td_metric_value(td_metric(b->metrics, TD_GAUGE, "tandem_kafka_consumer_lag_records", "",
                                                "group=\"dispatch\",topic=\"mail.outbound\"")),
-                     400 - 50 - 60);
+                     400 - 50 - 61);
+    assert_string_equal(td_kafka_in_note(m.in, (struct td_lane){TD_T_OUTBOUND, 2}), "done 7");
     leave(&m);
     td_kafka_out_free(out, 1000);
     td_metrics_free(b->metrics);

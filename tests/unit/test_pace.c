@@ -397,6 +397,30 @@ static void the_first_second_after_a_silence_leaves_some_to_spare(void **unused)
     pace_free(a.pace);
 }
 
+/* Whoever comes second in each round must not live on what the first one leaves of the horizon. */
+static void who_comes_later_gets_as_much(void **unused)
+{
+    static struct sender a, b;
+    char name[] = "later";
+    struct td_settings settings = settings_with(name, 200);
+    unsigned sum;
+
+    (void)unused;
+    sender_open(&a, &settings, redis);
+    sender_open(&b, &settings, redis);
+    drain(&a);
+    loop_for(&loop, 600);
+    a.sent = 0;
+    drain(&b);
+    loop_for(&loop, 3000);
+    sum = a.sent + b.sent;
+    assert_in_range(sum, 300, 600);
+    assert_true(a.sent > sum * 2 / 5);
+    assert_true(b.sent > sum * 2 / 5);
+    pace_free(a.pace);
+    pace_free(b.pace);
+}
+
 static void half_the_factor_is_half_the_rate(void **unused)
 {
     static struct sender a;
@@ -549,6 +573,7 @@ int main(void)
         cmocka_unit_test(a_server_clock_set_back_does_not_stop_sending),
         cmocka_unit_test(three_dispatchers_together_keep_one_quota),
         cmocka_unit_test(the_first_second_after_a_silence_leaves_some_to_spare),
+        cmocka_unit_test(who_comes_later_gets_as_much),
         cmocka_unit_test(half_the_factor_is_half_the_rate),
         cmocka_unit_test(a_standby_that_is_not_asked_leases_nothing),
         cmocka_unit_test(a_relay_without_a_quota_is_not_paced),

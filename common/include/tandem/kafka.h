@@ -48,6 +48,8 @@ size_t td_kafka_out_pending(const struct td_kafka_out *out);
 /** Blocks at most timeout_ms to flush; callbacks of what is left get TD_EIO. */
 void td_kafka_out_free(struct td_kafka_out *out, unsigned timeout_ms);
 
+#define TD_KAFKA_NOTE_MAX 4000 /* bytes beside an offset; brokers take 4096 (offset.metadata.max.bytes) */
+
 /* ---- in ---- */
 struct td_kafka_in;
 
@@ -90,9 +92,20 @@ void td_kafka_in_pause(struct td_kafka_in *in, struct td_lane lane);
 void td_kafka_in_resume(struct td_kafka_in *in, struct td_lane lane);
 /** Stop or restart delivery of all lanes: back-pressure. Group calls go on. */
 void td_kafka_in_hold(struct td_kafka_in *in, bool hold);
+/** The same for the lanes of one topic; a lane is delivered when neither holds it. */
+void td_kafka_in_hold_topic(struct td_kafka_in *in, enum td_topic_id topic, bool hold);
 /** next_offset: the first record NOT done. Sent in the background, one at a time per lane, latest wins, never
  * lower. */
 void td_kafka_in_commit(struct td_kafka_in *in, struct td_lane lane, int64_t next_offset);
+/**
+ * The same with a note for whoever reads the offset. The offset may be the one of before; it is sent when either
+ * has changed. td_kafka_in_commit leaves the note as it is.
+ * @param note  text, copied; longer than TD_KAFKA_NOTE_MAX bytes: the offset goes without
+ */
+void td_kafka_in_commit_note(struct td_kafka_in *in, struct td_lane lane, int64_t next_offset, const char *note);
+/** The note of the lane's last commit, in on_assigned of the member before; "" when there is none. Borrowed until
+ * the next commit. */
+const char *td_kafka_in_note(const struct td_kafka_in *in, struct td_lane lane);
 /** false while a commit is on its way or waiting to go (again), or when the group has refused it: we are out. */
 bool td_kafka_in_committed(const struct td_kafka_in *in);
 void td_kafka_in_revoke_done(struct td_kafka_in *in);
@@ -111,11 +124,30 @@ void td_kafka_in_stop(struct td_kafka_in *in, void (*cb)(void *user), void *user
 void td_kafka_in_free(struct td_kafka_in *in);
 
 /* ---- what another group has committed ---- */
-/** Ask for `group`'s committed offsets of all partitions that the configuration gives a topic. offsets[p] = -1:
- * none yet. err NULL on success, otherwise offsets NULL and count 0. */
-typedef void td_committed_fn(void *user, const int64_t *offsets, size_t count, const struct td_err *err);
+struct td_committed {
+    int64_t offset;   /* -1: none yet */
+    const char *note; /* "" when there is none; valid during the call */
+};
+/** Ask for `group`'s committed offsets of all partitions that the configuration gives a topic. list[p] is of
+ * partition p. err NULL on success, otherwise list NULL and count 0. */
+typedef void td_committed_fn(void *user, const struct td_committed *list, size_t count, const struct td_err *err);
 int td_kafka_committed(struct td_kafka_out *out, const char *group, enum td_topic_id topic, td_committed_fn *cb,
                        void *user, struct td_err *reterr);
+
+/* ---- single records, by their place ---- */
+struct td_kafka_reader;
+
+/** One per read, exactly once, later on the loop. value NULL: no such record any more, or err. */
+typedef void td_kafka_read_fn(void *user, const void *key, size_t key_len, const void *value, size_t len,
+                              const struct td_err *err);
+
+/** Joins no group. Reads that lie next to each other in a partition are one fetch. */
+int td_kafka_reader_new(uv_loop_t *loop, const struct td_settings *settings, enum td_topic_id topic,
+                        struct td_kafka_reader **ret, struct td_err *reterr);
+/** Fails with TD_ETIMEOUT after 10 s. @return TD_OK; TD_ENOMEM, TD_EIO (closing): no callback comes */
+int td_kafka_reader_read(struct td_kafka_reader *reader, int32_t partition, int64_t offset, td_kafka_read_fn *fn,
+                         void *user);
+void td_kafka_reader_free(struct td_kafka_reader *reader); /* reads under way are called with TD_EIO; NULL is fine */
 
 /* ---- topics ---- */
 /**

@@ -7,10 +7,10 @@
 #define TD_LANES_MAX 256
 
 /**
- * Rendezvous hash: the k lanes with the highest hash of (campaign_id, lane). Two campaigns rarely share all their
- * lanes, and a campaign keeps its lanes when k grows.
- * @param expected_recipients  k = 2 up to 1,000; 4 up to 20,000; 8 up to 200,000; above that half of n, but
- *             at least 8; never more than n; 0 = 4
+ * Rendezvous hash: the k lanes with the highest hash of (campaign_id, lane). A campaign keeps its lanes when k
+ * grows. Campaigns that share a lane take turns in it (tandem/turns.h), so k only has to be large enough that every
+ * dispatcher has its part of a campaign, and small enough that a few mails do not occupy all.
+ * @param expected_recipients  k = one for each 25, but at least 2 and never more than n; 0 = not known = n
  * @param n    lanes there are, 1..TD_LANES_MAX (more count as TD_LANES_MAX)
  * @param out  TD_LANES_MAX entries, ascending
  * @return k

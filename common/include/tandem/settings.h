@@ -84,6 +84,7 @@ struct td_settings {
     int64_t ingestion_max_attachment_bytes; /* all attachments of one campaign together, 10 MiB */
 
     int64_t rendering_ahead; /* most mails a lane of outbound holds beyond what dispatch has committed */
+    int64_t rendering_ahead_time_ms; /* and no more than it takes in this time */
 
     int64_t dispatch_window; /* mails in memory at once */
     int64_t dispatch_lane_lease_ms;

@@ -24,6 +24,8 @@ bool td_watermark_begin(struct td_watermark *wm, int64_t offset);
 void td_watermark_done(struct td_watermark *wm, int64_t offset);
 /** First offset not done: what to commit. -1 before the first begin. Never falls. */
 int64_t td_watermark_next(const struct td_watermark *wm);
+/** Is a record between the watermark and the newest begun done (or a gap)? false for all others. */
+bool td_watermark_is_done(const struct td_watermark *wm, int64_t offset);
 /** Begun and not done. */
 size_t td_watermark_open(const struct td_watermark *wm);
 /** Records from the oldest not done to the newest begun: when it nears the span, take no more. */

@@ -17,18 +17,10 @@ static uint64_t lane_score(uint64_t campaign_hash, uint32_t lane)
 
 static uint32_t lanes_wanted(uint32_t expected_recipients, uint32_t n)
 {
-    uint32_t k;
+    uint32_t k = expected_recipients == 0 ? n : expected_recipients / 25;
 
-    if (expected_recipients == 0)
-        k = 4;
-    else if (expected_recipients <= 1000)
+    if (k < 2)
         k = 2;
-    else if (expected_recipients <= 20000)
-        k = 4;
-    else if (expected_recipients <= 200000 || n < 16)
-        k = 8; /* few lanes: half of them would be less than a smaller campaign has */
-    else
-        k = n / 2;
     return k < n ? k : n;
 }
 

@@ -186,8 +186,15 @@ const struct td_opt td_opts[] = {
      .def = "2000",
      .min = 10,
      .max = 1000000,
-     .help = "Most mails a lane holds beyond what dispatch has sent. Small, so that a pause or an unsubscribe "
-             "acts soon"},
+     .help = "Most mails a lane holds beyond what dispatch has sent, however fast that is"},
+    {.path = "rendering.ahead_time",
+     .type = TD_OPT_DURATION,
+     .offset = IN_ALL(rendering_ahead_time_ms),
+     .def = "1500ms",
+     .min = 200,
+     .max = MINUTE,
+     .help = "How much a lane holds beyond what dispatch has sent, by the rate at which it does. Short, so that a "
+             "pause or an unsubscribe acts soon, and a small campaign gets through beside a large one"},
 
     {.path = "dispatch.window",
      .type = TD_OPT_INT,
@@ -195,7 +202,7 @@ const struct td_opt td_opts[] = {
      .def = "2000",
      .min = 1,
      .max = 100000,
-     .help = "Mails in the memory of one dispatcher at once"},
+     .help = "Mails in the memory of one dispatcher at once, of bulk and of express campaigns each"},
     {.path = "dispatch.lane_lease",
      .type = TD_OPT_DURATION,
      .offset = IN_ALL(dispatch_lane_lease_ms),

@@ -68,6 +68,12 @@ int64_t td_watermark_next(const struct td_watermark *wm)
     return wm->next;
 }
 
+bool td_watermark_is_done(const struct td_watermark *wm, int64_t offset)
+{
+    return offset >= wm->next && offset < wm->end &&
+           !(wm->bits[((size_t)offset & (wm->span - 1)) / 8] & mask_of(offset));
+}
+
 size_t td_watermark_open(const struct td_watermark *wm)
 {
     return wm->open;

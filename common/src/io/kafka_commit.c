@@ -45,14 +45,41 @@ void kafka_commits_end(struct kafka_commits *commits)
     commits->on_its_way = false;
 }
 
+static bool has_news(const struct kafka_lane *lane)
+{
+    return lane->wanted > lane->acked || lane->note_now != lane->note_acked;
+}
+
 bool kafka_commits_settled(const struct kafka_commits *commits)
 {
     if (commits->rejected)
         return true; /* nothing will come of what is still wanted */
     for (size_t i = 0; i < commits->count; i++)
-        if (commits->lanes[i].wanted > commits->lanes[i].acked)
+        if (has_news(&commits->lanes[i]))
             return false;
     return true;
+}
+
+/* The note goes along whenever an offset is sent: a commit without one would wipe it. */
+static void add_lane(rd_kafka_topic_partition_list_t *list, struct kafka_lane *lane, int64_t offset)
+{
+    rd_kafka_topic_partition_t *part = rd_kafka_topic_partition_list_add(list, lane->topic, lane->lane.partition);
+    char *copy = lane->note ? rd_kafka_mem_malloc(NULL, strlen(lane->note) + 1) : NULL;
+
+    part->offset = offset;
+    lane->note_sent = lane->note_now;
+    if (!copy)
+        return;
+    part->metadata_size = strlen(lane->note);
+    part->metadata = memcpy(copy, lane->note, part->metadata_size + 1); /* freed with the list */
+}
+
+/* A lane that never had an offset gets 0, which begins where none would: at the earliest. */
+static int64_t committed_now(const struct kafka_lane *lane)
+{
+    int64_t same = lane->acked > lane->start ? lane->acked : lane->start;
+
+    return lane->wanted > same ? lane->wanted : same < 0 ? 0 : same;
 }
 
 static void send_request(struct kafka_commits *commits, rd_kafka_topic_partition_list_t *list, uint64_t now)
@@ -75,19 +102,11 @@ void kafka_commits_pump(struct kafka_commits *commits, uint64_t min_gap_ms, uint
     if (commits->count == 0 || commits->on_its_way || commits->rejected || now - commits->sent_ms < min_gap_ms)
         return;
     list = rd_kafka_topic_partition_list_new((int)commits->count);
-    for (size_t i = 0; i < commits->count; i++) {
-        const struct kafka_lane *lane = &commits->lanes[i];
-
-        if (lane->wanted > lane->acked)
-            rd_kafka_topic_partition_list_add(list, lane->topic, lane->lane.partition)->offset = lane->wanted;
-    }
-    if (list->cnt == 0 && now - commits->proof_ms >= proof_every_ms && now - commits->sent_ms >= proof_every_ms) {
-        const struct kafka_lane *lane = &commits->lanes[0];
-        int64_t same = lane->acked > lane->start ? lane->acked : lane->start;
-
-        /* A lane that never had an offset gets 0, which begins where none would: at the earliest. */
-        rd_kafka_topic_partition_list_add(list, lane->topic, lane->lane.partition)->offset = same < 0 ? 0 : same;
-    }
+    for (size_t i = 0; i < commits->count; i++)
+        if (has_news(&commits->lanes[i]))
+            add_lane(list, &commits->lanes[i], committed_now(&commits->lanes[i]));
+    if (list->cnt == 0 && now - commits->proof_ms >= proof_every_ms && now - commits->sent_ms >= proof_every_ms)
+        add_lane(list, &commits->lanes[0], committed_now(&commits->lanes[0]));
     if (list->cnt > 0)
         send_request(commits, list, now);
     rd_kafka_topic_partition_list_destroy(list);
@@ -115,8 +134,10 @@ void kafka_commits_answer(struct kafka_commits *commits, rd_kafka_resp_err_t err
 
         if (means_lost(part->err))
             commits->rejected = true;
-        if (lane && err == RD_KAFKA_RESP_ERR_NO_ERROR && part->err == RD_KAFKA_RESP_ERR_NO_ERROR &&
-            part->offset > lane->acked)
+        if (!lane || err != RD_KAFKA_RESP_ERR_NO_ERROR || part->err != RD_KAFKA_RESP_ERR_NO_ERROR)
+            continue;
+        lane->note_acked = lane->note_sent;
+        if (part->offset > lane->acked)
             lane->acked = part->offset;
     }
     if (means_lost(err))

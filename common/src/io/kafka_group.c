@@ -37,11 +37,21 @@ static bool topic_of(const struct td_kafka_in *in, const char *name, enum td_top
 void kafka_group_drop_lanes(struct td_kafka_in *in)
 {
     kafka_commits_end(&in->commits);
-    for (size_t i = 0; i < in->lane_count; i++)
+    for (size_t i = 0; i < in->lane_count; i++) {
         rd_kafka_queue_destroy(in->lanes[i].queue);
+        free(in->lanes[i].note);
+    }
     free(in->lanes);
     in->lanes = NULL;
     in->lane_count = 0;
+}
+
+/* What came beside a committed offset; NULL when nothing did. */
+static char *note_of(const rd_kafka_topic_partition_t *part)
+{
+    if (part->offset < 0 || !part->metadata || part->metadata_size == 0)
+        return NULL;
+    return strndup(part->metadata, part->metadata_size);
 }
 
 static struct kafka_lane *make_lanes(struct td_kafka_in *in, const rd_kafka_topic_partition_list_t *list,
@@ -60,6 +70,7 @@ static struct kafka_lane *make_lanes(struct td_kafka_in *in, const rd_kafka_topi
         lanes[count].topic = in->topics[topic];
         lanes[count].start = part->offset >= 0 ? part->offset : -1;
         lanes[count].wanted = lanes[count].acked = -1;
+        lanes[count].note = note_of(part);
         lanes[count].queue = rd_kafka_queue_get_partition(in->rk, part->topic, part->partition);
         rd_kafka_queue_forward(lanes[count].queue, NULL); /* out of the consumer's queue */
         kafka_wake_watch(in->wake, lanes[count].queue);
@@ -152,6 +163,19 @@ static void begin_assignment(struct td_kafka_in *in)
         kafka_group_ask_offsets(in);
 }
 
+/* rd_kafka_assign takes the list with its metadata and makes nothing of it. */
+static void copy_committed(rd_kafka_topic_partition_t *to, const rd_kafka_topic_partition_t *from)
+{
+    size_t size = from->metadata ? from->metadata_size : 0;
+
+    to->offset = from->offset;
+    rd_kafka_mem_free(NULL, to->metadata);
+    to->metadata = size ? rd_kafka_mem_malloc(NULL, size) : NULL;
+    to->metadata_size = to->metadata ? size : 0;
+    if (to->metadata)
+        memcpy(to->metadata, from->metadata, size);
+}
+
 void kafka_group_answer_offsets(struct td_kafka_in *in, rd_kafka_event_t *event)
 {
     struct td_err err;
@@ -171,7 +195,7 @@ void kafka_group_answer_offsets(struct td_kafka_in *in, rd_kafka_event_t *event)
             rd_kafka_topic_partition_list_find(in->next, list->elems[i].topic, list->elems[i].partition);
 
         if (part)
-            part->offset = list->elems[i].offset;
+            copy_committed(part, &list->elems[i]);
     }
     take_assignment(in);
 }

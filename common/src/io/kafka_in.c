@@ -120,7 +120,7 @@ static unsigned drain_lane(struct td_kafka_in *in, struct kafka_lane *lane, unsi
     rd_kafka_message_t *msg;
 
     /* on_record may pause the lane or hold us. */
-    while (count < most && !lane->paused && reading(in) && (msg = rd_kafka_consume_queue(lane->queue, 0))) {
+    while (count < most && !lane->paused && !in->topic_held[lane->lane.topic] && reading(in) && (msg = rd_kafka_consume_queue(lane->queue, 0))) {
         if (msg->err)
             note_error(in, msg);
         else
@@ -458,12 +458,54 @@ void td_kafka_in_hold(struct td_kafka_in *in, bool hold)
     in->held = hold;
 }
 
+void td_kafka_in_hold_topic(struct td_kafka_in *in, enum td_topic_id topic, bool hold)
+{
+    if (in->topic_held[topic] && !hold)
+        kafka_wake_soon(in->wake);
+    in->topic_held[topic] = hold;
+}
+
+static void want_offset(struct kafka_lane *lane, int64_t next_offset)
+{
+    if (next_offset > lane->wanted && next_offset > lane->start)
+        lane->wanted = next_offset; /* the pump sends it */
+}
+
 void td_kafka_in_commit(struct td_kafka_in *in, struct td_lane lane, int64_t next_offset)
 {
     struct kafka_lane *found = find_lane(in, lane);
 
-    if (found && next_offset > found->wanted && next_offset > found->start)
-        found->wanted = next_offset; /* the pump sends it */
+    if (found)
+        want_offset(found, next_offset);
+}
+
+void td_kafka_in_commit_note(struct td_kafka_in *in, struct td_lane lane, int64_t next_offset, const char *note)
+{
+    struct kafka_lane *found = find_lane(in, lane);
+    size_t len = strlen(note);
+    char *copy;
+
+    if (!found)
+        return;
+    want_offset(found, next_offset);
+    if (len > TD_KAFKA_NOTE_MAX)
+        note = "";
+    if (strcmp(found->note ? found->note : "", note) == 0)
+        return;
+    copy = strdup(note);
+    if (!copy)
+        return; /* the one of before still goes along; the next commit tries again */
+    free(found->note);
+    found->note = copy;
+    found->note_now++;
+}
+
+const char *td_kafka_in_note(const struct td_kafka_in *in, struct td_lane lane)
+{
+    const struct kafka_lane *found =
+        kafka_lane_find(in->lanes, in->lane_count, in->topics[lane.topic], lane.partition);
+
+    return found && found->note ? found->note : "";
 }
 
 bool td_kafka_in_committed(const struct td_kafka_in *in)

@@ -27,6 +27,7 @@ struct td_kafka_in {
     size_t lane_count, turn;
     struct kafka_commits commits;
     bool held, lost;
+    bool topic_held[TD_T_COUNT];
     uint64_t lost_ms;                     /* when lanes were last lost; 0: never, or a fence was forgiven since */
     uint64_t polled_ms, polled_before_ms; /* when this poll of the group's queue began, and the one before it */
     uint64_t joined_ms;                   /* not later than when the group gave us `next` */

@@ -66,6 +66,8 @@ struct kafka_lane {
     rd_kafka_queue_t *queue; /* this partition's records */
     int64_t start;           /* committed when it was assigned; -1: nothing */
     int64_t wanted, acked;   /* commits; -1: none yet */
+    char *note;              /* goes with the next commit and all that repeat it; owned; NULL: none */
+    uint32_t note_now, note_sent, note_acked; /* versions of it: wanted, on its way, taken */
     bool paused;
 };
 
@@ -129,20 +131,5 @@ void kafka_index_remove(struct kafka_index *index, const void *key, size_t key_l
 void kafka_index_cache(struct kafka_index *index, struct kafka_item *item, struct td_table_value *value);
 /** The cached value, borrowed, now the most recently used; NULL when it is not there. */
 struct td_table_value *kafka_index_cached(struct kafka_index *index, struct kafka_item *item);
-
-/* ---- kafka_read.c: read single records again ---- */
-
-struct kafka_reader;
-
-/** One per read, exactly once. value NULL: no such record (compacted away meanwhile), or err. */
-typedef void kafka_read_fn(void *user, const void *key, size_t key_len, const void *value, size_t len,
-                           const struct td_err *err);
-
-int kafka_reader_new(uv_loop_t *loop, const struct td_settings *settings, const char *topic,
-                     struct kafka_reader **ret, struct td_err *reterr);
-/** Read the record at partition/offset; fails with TD_ETIMEOUT after 10 s. */
-int kafka_reader_read(struct kafka_reader *reader, int32_t partition, int64_t offset, kafka_read_fn *fn,
-                      void *user);
-void kafka_reader_free(struct kafka_reader *reader); /* reads under way are called with TD_EIO; NULL is fine */
 
 #endif /* TD_KAFKA_INT_H */

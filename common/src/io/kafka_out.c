@@ -103,13 +103,41 @@ static int on_stats(rd_kafka_t *rk, char *json, size_t len, void *opaque)
 
 /* ---- committed offsets of other groups ---- */
 
-static void ask_done(struct committed_ask *ask, const int64_t *offsets, const struct td_err *err)
+static void ask_done(struct committed_ask *ask, const struct td_committed *list, const struct td_err *err)
 {
     *ask->from = ask->next;
     if (ask->next)
         ask->next->from = ask->from;
-    ask->cb(ask->user, err ? NULL : offsets, err ? 0 : ask->partitions, err);
+    ask->cb(ask->user, err ? NULL : list, err ? 0 : ask->partitions, err);
     free(ask);
+}
+
+/* Offsets and notes by partition; the notes lie behind the list. @return NULL when out of memory */
+static struct td_committed *by_partition(const rd_kafka_topic_partition_list_t *list, size_t partitions)
+{
+    size_t bytes = partitions * sizeof(struct td_committed);
+    struct td_committed *out;
+    char *text;
+
+    for (int i = 0; i < list->cnt; i++)
+        bytes += list->elems[i].metadata_size + 1;
+    out = malloc(bytes);
+    if (!out)
+        return NULL;
+    text = (char *)(out + partitions);
+    for (size_t i = 0; i < partitions; i++)
+        out[i] = (struct td_committed){-1, ""};
+    for (int i = 0; i < list->cnt; i++) {
+        const rd_kafka_topic_partition_t *part = &list->elems[i];
+
+        if (part->partition < 0 || (size_t)part->partition >= partitions || part->offset < 0)
+            continue;
+        out[part->partition] = (struct td_committed){part->offset, text};
+        if (part->metadata)
+            text = (char *)memcpy(text, part->metadata, part->metadata_size) + part->metadata_size;
+        *text++ = '\0';
+    }
+    return out;
 }
 
 static void answer_ask(rd_kafka_event_t *event)
@@ -117,28 +145,17 @@ static void answer_ask(rd_kafka_event_t *event)
     struct committed_ask *ask = rd_kafka_event_opaque(event);
     struct td_err err;
     const rd_kafka_topic_partition_list_t *list = kafka_offsets_answer(event, &err);
-    int64_t *offsets;
+    struct td_committed *committed;
 
     if (!list) {
         ask_done(ask, NULL, &err);
         return;
     }
-    offsets = malloc(ask->partitions * sizeof(*offsets));
-    if (!offsets) {
+    committed = by_partition(list, ask->partitions);
+    if (!committed)
         td_fail(&err, TD_ENOMEM, "committed offsets");
-        ask_done(ask, NULL, &err);
-        return;
-    }
-    for (size_t i = 0; i < ask->partitions; i++)
-        offsets[i] = -1;
-    for (int i = 0; i < list->cnt; i++) {
-        const rd_kafka_topic_partition_t *part = &list->elems[i];
-
-        if (part->partition >= 0 && (size_t)part->partition < ask->partitions && part->offset >= 0)
-            offsets[part->partition] = part->offset;
-    }
-    ask_done(ask, offsets, NULL);
-    free(offsets);
+    ask_done(ask, committed, committed ? NULL : &err);
+    free(committed);
 }
 
 /* A consumer that subscribes to nothing. Asked on the producer, librdkafka (2.0.2 to 2.10, #5040) tells the group of its own

@@ -20,11 +20,11 @@ struct read {
     int64_t offset;
     uint64_t deadline_ms;
     bool under_way; /* of this round */
-    kafka_read_fn *fn;
+    td_kafka_read_fn *fn;
     void *user;
 };
 
-struct kafka_reader {
+struct td_kafka_reader {
     rd_kafka_t *rk;
     rd_kafka_queue_t *queue;
     struct kafka_wake *wake;
@@ -33,7 +33,7 @@ struct kafka_reader {
     bool assigned, closing;
 };
 
-static void unlink_read(struct kafka_reader *reader, struct read **at)
+static void unlink_read(struct td_kafka_reader *reader, struct read **at)
 {
     struct read *read = *at;
 
@@ -43,7 +43,7 @@ static void unlink_read(struct kafka_reader *reader, struct read **at)
 }
 
 /* What a read got. The callback may ask for more, so the list is looked at from the start afterwards. */
-static void answer(struct kafka_reader *reader, struct read **at, const rd_kafka_message_t *msg,
+static void answer(struct td_kafka_reader *reader, struct read **at, const rd_kafka_message_t *msg,
                    const struct td_err *err)
 {
     struct read *read = *at;
@@ -56,7 +56,7 @@ static void answer(struct kafka_reader *reader, struct read **at, const rd_kafka
     free(read);
 }
 
-static struct read **find_exact(struct kafka_reader *reader, int32_t partition, int64_t offset)
+static struct read **find_exact(struct td_kafka_reader *reader, int32_t partition, int64_t offset)
 {
     for (struct read **at = &reader->first; *at; at = &(*at)->next)
         if ((*at)->partition == partition && (*at)->offset == offset)
@@ -65,7 +65,7 @@ static struct read **find_exact(struct kafka_reader *reader, int32_t partition, 
 }
 
 /* The read under way in this partition that wants something before `offset`: it cannot be there any more. */
-static struct read **find_passed(struct kafka_reader *reader, int32_t partition, int64_t offset)
+static struct read **find_passed(struct td_kafka_reader *reader, int32_t partition, int64_t offset)
 {
     for (struct read **at = &reader->first; *at; at = &(*at)->next)
         if ((*at)->under_way && (*at)->partition == partition && (*at)->offset < offset)
@@ -74,14 +74,14 @@ static struct read **find_passed(struct kafka_reader *reader, int32_t partition,
 }
 
 /* Reads that want one of the next few records of a partition join the round. */
-static void join_round(struct kafka_reader *reader, int32_t partition, int64_t offset)
+static void join_round(struct td_kafka_reader *reader, int32_t partition, int64_t offset)
 {
     for (struct read *read = reader->first; read; read = read->next)
         if (read->partition == partition && read->offset >= offset && read->offset - offset <= NEAR)
             read->under_way = true;
 }
 
-static void take_message(struct kafka_reader *reader, const rd_kafka_message_t *msg)
+static void take_message(struct td_kafka_reader *reader, const rd_kafka_message_t *msg)
 {
     struct read **at;
 
@@ -101,7 +101,7 @@ static void take_message(struct kafka_reader *reader, const rd_kafka_message_t *
     }
 }
 
-static bool round_under_way(const struct kafka_reader *reader)
+static bool round_under_way(const struct td_kafka_reader *reader)
 {
     for (const struct read *read = reader->first; read; read = read->next)
         if (read->under_way)
@@ -109,7 +109,7 @@ static bool round_under_way(const struct kafka_reader *reader)
     return false;
 }
 
-static void begin_round(struct kafka_reader *reader)
+static void begin_round(struct td_kafka_reader *reader)
 {
     rd_kafka_topic_partition_list_t *list;
     rd_kafka_resp_err_t err;
@@ -142,7 +142,7 @@ static void begin_round(struct kafka_reader *reader)
     rd_kafka_topic_partition_list_destroy(list);
 }
 
-static void expire(struct kafka_reader *reader)
+static void expire(struct td_kafka_reader *reader)
 {
     uint64_t now = td_mono_ms();
     struct td_err err;
@@ -156,7 +156,7 @@ static void expire(struct kafka_reader *reader)
 
 static void pump(void *user)
 {
-    struct kafka_reader *reader = user;
+    struct td_kafka_reader *reader = user;
     rd_kafka_message_t *msg;
 
     while ((msg = rd_kafka_consumer_poll(reader->rk, 0))) {
@@ -177,7 +177,7 @@ static void on_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
     kafka_log_error("reader", (rd_kafka_resp_err_t)err, reason);
 }
 
-static int make_handle(struct kafka_reader *reader, const struct td_settings *settings, struct td_err *reterr)
+static int make_handle(struct td_kafka_reader *reader, const struct td_settings *settings, struct td_err *reterr)
 {
     char group[KAFKA_TEXT_MAX];
     const struct kafka_prop props[] = {
@@ -205,15 +205,15 @@ static int make_handle(struct kafka_reader *reader, const struct td_settings *se
     return kafka_handle_new(RD_KAFKA_CONSUMER, conf, &reader->rk, reterr);
 }
 
-int kafka_reader_new(uv_loop_t *loop, const struct td_settings *settings, const char *topic,
-                     struct kafka_reader **ret, struct td_err *reterr)
+int td_kafka_reader_new(uv_loop_t *loop, const struct td_settings *settings, enum td_topic_id topic,
+                        struct td_kafka_reader **ret, struct td_err *reterr)
 {
-    struct kafka_reader *reader = calloc(1, sizeof(*reader));
+    struct td_kafka_reader *reader = calloc(1, sizeof(*reader));
     int rc;
 
     if (!reader)
-        return td_fail(reterr, TD_ENOMEM, "reader of %s", topic);
-    snprintf(reader->topic, sizeof(reader->topic), "%s", topic);
+        return td_fail(reterr, TD_ENOMEM, "reader of %s", td_topics[topic].name);
+    td_topic_name(reader->topic, sizeof(reader->topic), settings->kafka_topic_prefix, topic);
     reader->last = &reader->first;
     rc = make_handle(reader, settings, reterr);
     if (rc < 0) {
@@ -224,16 +224,16 @@ int kafka_reader_new(uv_loop_t *loop, const struct td_settings *settings, const 
     reader->queue = rd_kafka_queue_get_consumer(reader->rk);
     reader->wake = kafka_wake_new(loop, TICK_MS, pump, reader);
     if (!reader->wake) {
-        kafka_reader_free(reader);
-        return td_fail(reterr, TD_ENOMEM, "reader of %s", topic);
+        td_kafka_reader_free(reader);
+        return td_fail(reterr, TD_ENOMEM, "reader of %s", td_topics[topic].name);
     }
     kafka_wake_watch(reader->wake, reader->queue);
     *ret = reader;
     return TD_OK;
 }
 
-int kafka_reader_read(struct kafka_reader *reader, int32_t partition, int64_t offset, kafka_read_fn *fn,
-                      void *user)
+int td_kafka_reader_read(struct td_kafka_reader *reader, int32_t partition, int64_t offset, td_kafka_read_fn *fn,
+                         void *user)
 {
     struct read *read = reader->closing ? NULL : calloc(1, sizeof(*read));
 
@@ -250,7 +250,7 @@ int kafka_reader_read(struct kafka_reader *reader, int32_t partition, int64_t of
     return TD_OK;
 }
 
-void kafka_reader_free(struct kafka_reader *reader)
+void td_kafka_reader_free(struct td_kafka_reader *reader)
 {
     struct td_err err;
 

@@ -51,7 +51,7 @@ struct td_kafka_table {
     rd_kafka_queue_t *queue;
     struct kafka_wake *wake;
     struct kafka_index *index;
-    struct kafka_reader *reader; /* made when first needed */
+    struct td_kafka_reader *reader; /* made when first needed */
     struct td_map *wait_map;
     struct wait *waits;
     void (*on_change)(void *user, const void *key, size_t key_len, const void *value, size_t len);
@@ -117,10 +117,10 @@ static int begin_read(struct wait *wait, const struct kafka_item *item, struct t
     int rc = TD_OK;
 
     if (!table->reader)
-        rc = kafka_reader_new(table->loop, table->settings, table->name, &table->reader, reterr);
+        rc = td_kafka_reader_new(table->loop, table->settings, table->topic, &table->reader, reterr);
     if (rc < 0)
         return rc;
-    rc = kafka_reader_read(table->reader, item->partition, item->offset, on_read, wait);
+    rc = td_kafka_reader_read(table->reader, item->partition, item->offset, on_read, wait);
     if (rc < 0)
         return td_fail(reterr, rc, "read %s again", table->name);
     td_metric_add(table->m_reads, 1);
@@ -550,7 +550,7 @@ void td_kafka_table_free(struct td_kafka_table *table)
     if (!table)
         return;
     table->closing = true;
-    kafka_reader_free(table->reader); /* its reads end here, and with them what waits for them */
+    td_kafka_reader_free(table->reader); /* its reads end here, and with them what waits for them */
     table->reader = NULL;
     td_fail(&err, TD_EIO, "closing");
     while (table->waits)
