@@ -1,4 +1,4 @@
-/* flow_int.h - between flow_take.c, flow.c, flow_wait.c and flow_doubt.c */
+/* flow_int.h - between flow_take.c, flow_begin.c, flow.c, flow_wait.c and flow_doubt.c */
 #ifndef FLOW_INT_H
 #define FLOW_INT_H
 
@@ -24,8 +24,18 @@ void flow_end(struct dispatch *d, struct mail *mail, Tandem__Mail__V1__Recipient
 void flow_blob_back(struct dispatch *d, struct mail *mail);
 /** Not ours any more and not handed over: clear `tried` if we set it, forget it; its record comes to the next owner. */
 void flow_drop(struct dispatch *d, struct mail *mail);
+
+/* flow_begin.c */
+/** How many mails may have begun and be with no relay, for so many connections. */
+size_t flow_reserve(size_t connections, bool express);
+/** To be asked of the ledger, which makes it GO, or ends it. */
+void flow_begin(struct dispatch *d, struct mail *mail);
+/** Ask for all that flow_begin has gathered. */
+void flow_flush_begins(struct dispatch *d);
 /** At exit: the calls only; their mails go with their lanes, or as orphans. */
 void flow_forget_questions(struct dispatch *d);
+
+/* flow_wait.c */
 /** Put the mail as it is on a retry topic; the watermark moves when it is there. */
 void flow_retry_produce(struct dispatch *d, struct mail *mail);
 
