@@ -10,24 +10,17 @@
 
 #include "connector_int.h"
 #include "tandem/clock.h"
+#include "tandem/curl_loop.h"
 
 struct connector {
     uv_loop_t *loop;
     const struct td_relay_settings *relay;
     const struct reply_rules *rules;
-    CURLM *multi;
-    uv_timer_t timer; /* libcurl's one timer */
+    struct td_curl_loop *curl;
     uint64_t heard_us;
     char *url;
     struct smtp_buffers *buffers; /* of all its connections */
     struct tls_sessions *sessions;
-};
-
-/* A socket that libcurl watches while it connects (also the resolver's pair). */
-struct watch {
-    uv_poll_t poll;
-    struct connector *connector;
-    curl_socket_t fd;
 };
 
 uv_loop_t *connector_loop(const struct connector *connector)
@@ -70,92 +63,9 @@ const struct reply_rules *connector_own_rules(const struct connector *connector)
     return connector->rules;
 }
 
-/* After every call into the multi handle, never from inside one: handlers may remove handles. */
-static void take_done(struct connector *connector)
+static void on_connected(void *owner, CURLcode result)
 {
-    CURLMsg *msg;
-    int left;
-
-    while ((msg = curl_multi_info_read(connector->multi, &left))) {
-        struct connection *conn = NULL;
-        CURLcode rc = msg->data.result;
-
-        if (msg->msg == CURLMSG_DONE &&
-            curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **)&conn) == CURLE_OK && conn)
-            connection_connect_done(conn, rc);
-    }
-}
-
-static void on_socket(uv_poll_t *poll, int status, int events)
-{
-    struct watch *watch = poll->data;
-    struct connector *connector = watch->connector;
-    int flags = 0, running;
-
-    if (status < 0)
-        flags = CURL_CSELECT_ERR;
-    if (events & UV_READABLE)
-        flags |= CURL_CSELECT_IN;
-    if (events & UV_WRITABLE)
-        flags |= CURL_CSELECT_OUT;
-    curl_multi_socket_action(connector->multi, watch->fd, flags, &running);
-    take_done(connector);
-}
-
-static void on_timer(uv_timer_t *timer)
-{
-    struct connector *connector = timer->data;
-    int running;
-
-    curl_multi_socket_action(connector->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-    take_done(connector);
-}
-
-static int timer_wanted(CURLM *multi, long timeout_ms, void *user)
-{
-    struct connector *connector = user;
-
-    (void)multi;
-    if (timeout_ms < 0)
-        uv_timer_stop(&connector->timer);
-    else
-        uv_timer_start(&connector->timer, on_timer, (uint64_t)timeout_ms, 0);
-    return 0;
-}
-
-static void watch_freed(uv_handle_t *handle)
-{
-    free(handle->data);
-}
-
-static int socket_wanted(CURL *easy, curl_socket_t fd, int what, void *user, void *socket_user)
-{
-    struct connector *connector = user;
-    struct watch *watch = socket_user;
-    int events = 0;
-
-    (void)easy;
-    if (what == CURL_POLL_REMOVE) {
-        /* The handle is done with this socket, which may live on as ours: uv_close frees the number at once. */
-        if (watch)
-            uv_close((uv_handle_t *)&watch->poll, watch_freed);
-        curl_multi_assign(connector->multi, fd, NULL);
-        return 0;
-    }
-    if (!watch) {
-        watch = calloc(1, sizeof(*watch));
-        if (!watch || uv_poll_init_socket(connector->loop, &watch->poll, fd) < 0) {
-            free(watch);
-            return -1;
-        }
-        watch->poll.data = watch;
-        watch->connector = connector;
-        watch->fd = fd;
-        curl_multi_assign(connector->multi, fd, watch);
-    }
-    events |= what == CURL_POLL_IN || what == CURL_POLL_INOUT ? UV_READABLE : 0;
-    events |= what == CURL_POLL_OUT || what == CURL_POLL_INOUT ? UV_WRITABLE : 0;
-    return uv_poll_start(&watch->poll, events, on_socket) < 0 ? -1 : 0;
+    connection_connect_done(owner, result);
 }
 
 /* smtps://host:port/helo-name: libcurl takes what it says in EHLO from the path. */
@@ -174,27 +84,15 @@ static char *url_new(const struct td_relay_settings *relay)
     return url;
 }
 
-static void release(struct connector *connector)
-{
-    curl_multi_cleanup(connector->multi);
-    tls_sessions_free(connector->sessions);
-    smtp_buffers_free(connector->buffers);
-    free(connector->url);
-    free(connector);
-}
-
-static void connector_closed(uv_handle_t *handle)
-{
-    release(handle->data);
-}
-
 void connector_free(struct connector *connector)
 {
     if (!connector)
         return;
-    curl_multi_cleanup(connector->multi);
-    connector->multi = NULL;
-    uv_close((uv_handle_t *)&connector->timer, connector_closed);
+    td_curl_loop_free(connector->curl);
+    tls_sessions_free(connector->sessions);
+    smtp_buffers_free(connector->buffers);
+    free(connector->url);
+    free(connector);
 }
 
 int connector_new(uv_loop_t *loop, const struct td_relay_settings *relay, struct connector **ret,
@@ -207,19 +105,13 @@ int connector_new(uv_loop_t *loop, const struct td_relay_settings *relay, struct
     connector->loop = loop;
     connector->relay = relay;
     connector->url = url_new(relay);
-    connector->multi = curl_multi_init();
+    connector->curl = td_curl_loop_new(loop, on_connected);
     connector->buffers = smtp_buffers_new();
     connector->sessions = tls_sessions_new(relay->tls_resume_ms);
-    if (!connector->url || !connector->multi || !connector->buffers || !connector->sessions) {
-        release(connector);
+    if (!connector->url || !connector->curl || !connector->buffers || !connector->sessions) {
+        connector_free(connector);
         return td_fail(reterr, TD_ENOMEM, "relay %s", relay->name);
     }
-    uv_timer_init(loop, &connector->timer);
-    connector->timer.data = connector;
-    curl_multi_setopt(connector->multi, CURLMOPT_SOCKETFUNCTION, socket_wanted);
-    curl_multi_setopt(connector->multi, CURLMOPT_SOCKETDATA, connector);
-    curl_multi_setopt(connector->multi, CURLMOPT_TIMERFUNCTION, timer_wanted);
-    curl_multi_setopt(connector->multi, CURLMOPT_TIMERDATA, connector);
     *ret = connector;
     return TD_OK;
 }
@@ -298,10 +190,10 @@ int connector_add(struct connector *connector, CURL *easy, struct connection *co
 {
     if (curl_easy_setopt(easy, CURLOPT_PRIVATE, conn) != CURLE_OK)
         return TD_ENOMEM;
-    return curl_multi_add_handle(connector->multi, easy) == CURLM_OK ? TD_OK : TD_ENOMEM;
+    return curl_multi_add_handle(td_curl_loop_multi(connector->curl), easy) == CURLM_OK ? TD_OK : TD_ENOMEM;
 }
 
 void connector_remove(struct connector *connector, CURL *easy)
 {
-    curl_multi_remove_handle(connector->multi, easy);
+    curl_multi_remove_handle(td_curl_loop_multi(connector->curl), easy);
 }
