@@ -139,7 +139,8 @@ class Relay:
         if not self.ledger.exists():
             return []
         rows = []
-        for line in self.ledger.read_text().splitlines():
+        text = self.ledger.read_text()
+        for line in text[:text.rfind("\n") + 1].splitlines():  # the last line may be half written
             if line and not line.startswith("#"):
                 f = line.split("\t")
                 rows.append((int(f[0]) / 1e6, f[3], f[6]))
