@@ -46,7 +46,7 @@ static void on_blob(void *user, const struct static_blob *blob, const struct td_
 void flow_prepare(struct dispatch *d, struct mail *mail)
 {
     if (flow_doubts(mail)) { /* never sent: it needs no bytes and no relay, only the ledger's word */
-        flow_begin(d, mail);
+        campaign_ready(d->campaigns, mail, true);
         flow_pump_soon(d);
         return;
     }
@@ -189,6 +189,10 @@ static bool admit(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64
 
     if (!lane_may_start(d->lanes, mail->lane, now_ms))
         return false;
+    if (flow_doubts(mail)) {
+        flow_begin(d, mail_pop(&c->ready));
+        return true;
+    }
     if (c->paused && !is_late(mail, wall_ms)) { /* nor may it stand in this process's window, or hold back its lane's offset */
         mail->msg->paused = true;
         mail->set_aside = true;

@@ -330,6 +330,8 @@ bool flow_may_go_early(const struct mail *mail)
     const struct campaign *c = mail->campaign;
 
     /* lane_count: its content has been read, so it is known whether it is paused. */
+    if (flow_doubts(mail)) /* it waits for evidence, whatever becomes of its campaign */
+        return false;
     return c->cancelled || (mail->msg->paused && c->lane_count > 0 && !c->paused);
 }
 
