@@ -460,8 +460,9 @@ def bounces_come_back(stack):
     campaign = submit(stack, 1000, "--bounce-ceiling", "10000")
     wait_done(stack, campaign, 1000)
     said = truth(stack, campaign).check(1000)
-    expected = wait_for("bounces", 30, lambda: (lambda n: n if n and n == stack.status(campaign).get("hard", {}).get("ses-eu") else 0)(
-        len(truth(stack, campaign).bounces)), 0.5)
+    wait_for("the relay's reports", 30, lambda: stack.relays[0].ask("GET", "/status")["dsn_waiting"] == 0, 0.2)
+    expected = stack.relays[0].ask("GET", "/status")["dsn_sent"]
+    wait_for("bounces", 30, lambda: len(truth(stack, campaign).bounces) == expected == stack.status(campaign).get("hard", {}).get("ses-eu"), 0.5)
     assert 50 < expected < 150, f"{expected} bounces of 1,000 at 10 %"
     again = submit(stack, 1000, "--id", "again")
     wait_done(stack, again, 1000)
