@@ -68,6 +68,7 @@ void campaign_set_free(struct campaign_set *campaigns)
         return;
     while ((c = td_map_next(campaigns->by_id, &cursor))) {
         free(c->busy.byte);
+        free(c->doubted.byte);
         free(c->done.byte);
         free(c);
     }

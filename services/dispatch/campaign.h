@@ -25,6 +25,7 @@ struct campaign {
     char id[TD_CAMPAIGN_ID_MAX + 1];
     bool paused, cancelled;
     struct bits busy;          /* a mail of this number is in this process */
+    struct bits doubted;       /* this process has left these to wait for evidence: a repeat must not go, also while Redis is away */
     struct bits done;          /* this process ended it: repeats are known even while Redis is away */
     struct mail_list ready;    /* not begun */
     struct mail_list go;       /* begun: offered first */

@@ -35,7 +35,7 @@ static bool is_fresh(const struct dispatch *d, const struct mail *mail)
 {
     const struct lane *lane = mail->lane;
 
-    return lane && lane->owned &&
+    return lane && lane->owned && !bits_get(&mail->campaign->doubted, mail->msg->index) &&
            (lane->clean || mail->timestamp_ms > lane->owned_at_ms + CLOCKS_MS || (lane->first && is_of_view(d, mail)));
 }
 

@@ -61,6 +61,11 @@ void flow_doubt(struct dispatch *d, struct mail *mail, int relay, const char *re
         flow_drop(d, mail); /* its record is another owner's, who finds `tried` */
         return;
     }
+    if (bits_set(&mail->campaign->doubted, mail->msg->index, true) < 0) {
+        td_app_fail(d->app, &(struct td_err){TD_ENOMEM, "no memory for a mail in doubt"});
+        return;
+    }
+    mail->lane->in_doubt = true; /* the next owner, too, must ask before it sends a repeat */
     td_metric_add(d->m.doubts, 1);
     td_log(TD_INFO, "mail.doubt", "msg=%s relay=%s reason=%s", mail->key, *name ? name : "-", reason);
     flow_blob_back(d, mail);

@@ -37,7 +37,7 @@ struct lane {
     bool first;            /* nobody owned it since Redis' view was built: the same for what was written later than that */
     size_t unproven;       /* not clean: the owner before may have begun mails among so many of the first not done yet */
     struct unproven *left; /* of those, by campaign: each is begun in its order, not all of them together */
-    bool in_doubt;         /* given back while a relay had mails of it */
+    bool in_doubt;         /* a relay had mails of it when it was given back, or some wait for evidence */
     bool fenced;           /* someone else has the lease now: start nothing, commit nothing */
     bool asking;           /* a lease call is under way */
     bool revoked;          /* taken away: nothing new starts, mails are dropped as they come free */
