@@ -31,6 +31,8 @@ class Quickstart:
 
     def __init__(self, *args):
         self.folder = Path(tempfile.mkdtemp(prefix="quickstart-test-"))
+        # As from a terminal: who runs tests in the background has SIGINT ignored, and so would all below.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         self.popen = subprocess.Popen([ROOT / "deploy/quickstart", *args], cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                       stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(self.folder)},
                                       start_new_session=True)
