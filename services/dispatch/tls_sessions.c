@@ -72,8 +72,10 @@ struct tls_share *tls_sessions_take(struct tls_sessions *sessions, CURL *easy, u
         tls_sessions_forget(sessions);
     if (!sessions->current && sessions->life_ms > 0)
         sessions->current = share_new(now_ms);
-    if (!sessions->current || curl_easy_setopt(easy, CURLOPT_SHARE, sessions->current->curl) != CURLE_OK)
+    if (!sessions->current || curl_easy_setopt(easy, CURLOPT_SHARE, sessions->current->curl) != CURLE_OK) {
+        curl_easy_setopt(easy, CURLOPT_SSL_SESSIONID_CACHE, 0L); /* from 8.12 on a multi handle keeps sessions of its own */
         return NULL;
+    }
     sessions->current->users++;
     return sessions->current;
 }
