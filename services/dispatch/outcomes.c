@@ -49,7 +49,7 @@ struct outcomes {
     uv_timer_t *timer, *hours_timer;
     struct hours *hours;
     struct end_list waiting, stuck, published, owed; /* stuck: the producer's queue was full or a delivery failed */
-    size_t busy, calls; /* calls: scripts and deliveries whose callbacks are to come */
+    size_t calls; /* scripts and deliveries whose callbacks are to come */
     bool told_full;
 };
 
@@ -121,10 +121,8 @@ static void durable(struct end *end)
     struct mail *mail = end->mail;
 
     end->mail = NULL;
-    if (mail) {
-        o->busy--;
+    if (mail)
         o->ops.durable(o->user, mail);
-    }
 }
 
 static void on_delivered(void *user, int64_t offset, const struct td_err *err)
@@ -399,7 +397,6 @@ static struct end *end_new(struct outcomes *o, struct mail *mail, void *packed, 
     end->packed = packed;
     end->packed_len = packed_len;
     mail->state = MAIL_ENDING;
-    o->busy++;
     return end;
 }
 
@@ -434,11 +431,6 @@ void outcomes_tell(struct outcomes *o)
 void outcomes_redis_up(struct outcomes *o)
 {
     arm(o, GATHER_MS);
-}
-
-size_t outcomes_busy(const struct outcomes *o)
-{
-    return o->busy;
 }
 
 size_t outcomes_owed(const struct outcomes *o)

@@ -29,8 +29,7 @@ void outcomes_again(struct outcomes *outcomes, struct mail *mail, const void *pa
 void outcomes_tell(struct outcomes *outcomes);
 /** Redis has come back. */
 void outcomes_redis_up(struct outcomes *outcomes);
-/** Ends not yet durable, and ends the ledger is still owed. */
-size_t outcomes_busy(const struct outcomes *outcomes);
+/** Ends that the ledger is still owed. */
 size_t outcomes_owed(const struct outcomes *outcomes);
 
 #endif /* OUTCOMES_H */

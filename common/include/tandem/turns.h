@@ -3,8 +3,9 @@
  * Three classes. EXPRESS goes before all others. SMALL are campaigns of few recipients, and those of an unknown
  * number of which little has been served; LARGE are the rest: while both have something, SMALL gets TD_TURNS_SMALL
  * of every TD_TURNS_SMALL + 1 mails, whatever the number of campaigns in either. So a small campaign is soon
- * through, and however many small ones come, the large ones keep their part. Within a class: deficit round robin, `quantum` mails a turn. Nobody who waits costs the
- * others anything, and no time that a class had nothing to do in is made up for. */
+ * through, and however many small ones come, the large ones keep their part. Within a class: deficit round robin,
+ * `quantum` mails a turn. Nobody who waits costs the others anything, and no time that a class had nothing to do in
+ * is made up for. */
 #ifndef TD_TURNS_H
 #define TD_TURNS_H
 

@@ -120,7 +120,8 @@ static unsigned drain_lane(struct td_kafka_in *in, struct kafka_lane *lane, unsi
     rd_kafka_message_t *msg;
 
     /* on_record may pause the lane or hold us. */
-    while (count < most && !lane->paused && !in->topic_held[lane->lane.topic] && reading(in) && (msg = rd_kafka_consume_queue(lane->queue, 0))) {
+    while (count < most && !lane->paused && !in->topic_held[lane->lane.topic] && reading(in) &&
+           (msg = rd_kafka_consume_queue(lane->queue, 0))) {
         if (msg->err)
             note_error(in, msg);
         else
