@@ -86,6 +86,11 @@ void flow_record(struct dispatch *d, struct lane *lane, const struct td_record *
 
     if (!td_watermark_begin(lane->wm, rec->offset))
         return; /* a repeat of something under way or done */
+    if (lane->before && done_runs_has(lane->before, rec->offset)) {
+        td_metric_add(d->m.repeats, 1);
+        td_watermark_done(lane->wm, rec->offset);
+        return;
+    }
     if (!rec->value) {
         td_watermark_done(lane->wm, rec->offset);
         return;

@@ -270,19 +270,20 @@ static size_t resting(const struct lane *lane)
     return count;
 }
 
-/* The note beside the offset says how many mails above it are done, too, or rest: rendering keeps a lane filled by what is
- * left in it, and where campaigns overtake each other the offset alone says little. */
+/* The note beside the offset says which mails above it are done, too, and how many are or rest: rendering keeps a lane filled by what
+ * is left in it, and where campaigns overtake each other the offset alone says little. */
 static void lane_commit(struct dispatch *d, struct lane *lane)
 {
     int64_t next = td_watermark_next(lane->wm);
-    size_t done = next < 0 ? 0 : td_watermark_spread(lane->wm) - td_watermark_open(lane->wm) + resting(lane);
-    char note[24];
+    size_t done = next < 0 ? 0 : td_watermark_spread(lane->wm) - td_watermark_open(lane->wm), rest = resting(lane);
+    char note[DONE_RUNS_TEXT];
 
-    if (next < 0 || (next <= lane->committed && done == lane->committed_done))
+    if (next < 0 || (next <= lane->committed && done == lane->committed_done && rest == lane->committed_resting))
         return;
     lane->committed = next;
     lane->committed_done = done;
-    snprintf(note, sizeof(note), "%zu", done);
+    lane->committed_resting = rest;
+    done_runs_write(note, done + rest, lane->wm, lane->before);
     td_kafka_in_commit_note(d->in, lane->id, next, note);
 }
 

@@ -70,20 +70,48 @@ static void lane_name(char name[LANE_NAME_MAX], struct td_lane id)
     snprintf(name, LANE_NAME_MAX, "%s-%d", td_topics[id.topic].name, (int)id.partition);
 }
 
-struct lane *lane_add(struct lane_set *set, struct td_lane id)
+static void unproven_free(struct unproven *list)
+{
+    struct unproven *next;
+
+    for (; list; list = next) {
+        next = list->next;
+        free(list);
+    }
+}
+
+static void lane_free(struct lane *lane)
+{
+    if (!lane)
+        return;
+    unproven_free(lane->left);
+    td_watermark_free(lane->wm);
+    free(lane->before);
+    free(lane);
+}
+
+struct lane *lane_add(struct lane_set *set, struct td_lane id, const char *note)
 {
     struct lane *lane = calloc(1, sizeof(*lane));
 
-    if (lane)
+    if (lane) {
         lane->wm = td_watermark_new(LANE_SPAN);
-    if (!lane || !lane->wm) {
-        free(lane);
+        lane->before = malloc(sizeof(*lane->before));
+    }
+    if (!lane || !lane->wm || !lane->before) {
+        lane_free(lane);
         return NULL;
     }
     lane->id = id;
+    lane_name(lane->name, id);
+    if (*note && !done_runs_read(lane->before, note))
+        td_log(TD_WARN, "lane.note", "lane=%s msg=\"what is beside the offset cannot be read\"", lane->name);
+    if (!*note || lane->before->count == 0) {
+        free(lane->before);
+        lane->before = NULL;
+    }
     lane->committed = lane->fresh_from = -1;
     lane->asked_at_ms = td_mono_ms();
-    lane_name(lane->name, id);
     lane->next = set->lanes;
     set->lanes = lane;
     return lane;
@@ -105,16 +133,6 @@ size_t *lane_unproven(struct lane *lane, const struct campaign *campaign)
     return &at->left;
 }
 
-static void unproven_free(struct unproven *list)
-{
-    struct unproven *next;
-
-    for (; list; list = next) {
-        next = list->next;
-        free(list);
-    }
-}
-
 /* Has whatever the next owner will read from it never been begun? Nothing that a relay has, nothing done above the offset
  * where it begins to read, and all done that an owner before us may have begun. */
 static bool leaves_clean(const struct lane *lane)
@@ -132,9 +150,7 @@ void lane_set_clear(struct lane_set *set, bool committed)
         if (lane->owned && !lane->fenced)
             td_lane_release(set->redis, lane->name, set->owner,
                             committed && leaves_clean(lane), NULL, NULL);
-        unproven_free(lane->left);
-        td_watermark_free(lane->wm);
-        free(lane);
+        lane_free(lane);
     }
     set->lanes = NULL;
 }

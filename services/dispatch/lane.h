@@ -14,6 +14,8 @@
 #include "tandem/settings.h"
 #include "tandem/watermark.h"
 
+#include "done_runs.h"
+
 enum { LANE_SPAN = 1 << 20 }; /* records between the oldest unfinished and the newest; 128 KiB of bits a lane */
 
 #define LANE_NAME_MAX 48
@@ -47,7 +49,8 @@ struct lane {
     uint64_t asked_at_ms, ask_again_ms, fresh_at_ms; /* monotonic; fresh_at: when the lease last began to run */
     int64_t fresh_from;    /* first offset read that nobody before us can have begun; -1: not seen yet */
     int64_t committed;     /* last offset handed to Kafka */
-    size_t committed_done; /* and with it, how many above it are done */
+    size_t committed_done, committed_resting; /* and with it, how many above it are done, and rest */
+    struct done_runs *before; /* what the owner before had done above the offset; NULL: nothing */
     struct mail *mails;    /* all of it, newest first */
     struct lane *next;
 };
@@ -60,8 +63,8 @@ int lane_set_new(struct td_redis *redis, const struct td_settings *settings, con
                  struct lane_set **ret, struct td_err *reterr);
 void lane_set_free(struct lane_set *set);
 
-/** Begin to own it. NULL when out of memory. */
-struct lane *lane_add(struct lane_set *set, struct td_lane id);
+/** Begin to own it. note: what the owner before left beside its offset (done_runs.h). NULL when out of memory. */
+struct lane *lane_add(struct lane_set *set, struct td_lane id, const char *note);
 struct lane *lane_find(const struct lane_set *set, struct td_lane id);
 /** How many of this campaign's mails are still unproven. NULL when out of memory. */
 size_t *lane_unproven(struct lane *lane, const struct campaign *campaign);

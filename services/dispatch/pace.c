@@ -24,8 +24,7 @@
 #include "tandem/scripts.h"
 
 #define SAFETY 0.985
-#define SAFETY_ALONE 0.8  /* Redis away: others may be more than were seen last */
-#define MEMBERS_UNKNOWN 4 /* Redis away before anybody was seen */
+#define SAFETY_ALONE 0.8  /* Redis away: a lane may just be changing hands */
 #define MEMBERS_MAX 10000
 
 enum {
@@ -69,6 +68,7 @@ struct pace {
     void (*due)(void *user, size_t relay);
     void *user;
     char me[40];
+    double part; /* of all lanes, those of this process */
     uv_timer_t heartbeat;
     size_t count, open_handles;
     struct relay relay[];
@@ -118,12 +118,16 @@ unsigned pace_members(const struct pace *pace, size_t relay)
 
 static void lease_alone(struct relay *relay, uint32_t want, uint64_t now)
 {
-    double members = relay->members ? relay->members : MEMBERS_UNKNOWN;
-    double rate = relay->mails_per_s * SAFETY_ALONE * relay->factor / members;
+    double part = relay->pace->part;
+    double rate = relay->mails_per_s * SAFETY_ALONE * relay->factor * part;
     uint64_t first = now;
     uint32_t n;
 
-    if (relay->left >= 0 && (double)relay->alone_sent >= SAFETY_ALONE * (double)relay->left / members) {
+    if (rate <= 0) {
+        relay->ask_at = now + RETRY_US;
+        return;
+    }
+    if (relay->left >= 0 && (double)relay->alone_sent >= SAFETY_ALONE * (double)relay->left * part) {
         relay->ask_at = relay->next_slot_at = now + QUOTA_US;
         return;
     }
@@ -334,6 +338,11 @@ void pace_factor(struct pace *pace, size_t relay, double factor)
 {
     if (factor > 0 && factor <= 1)
         pace->relay[relay].factor = factor;
+}
+
+void pace_part(struct pace *pace, double part)
+{
+    pace->part = part > 1 ? 1 : part;
 }
 
 bool pace_full(const struct pace *pace, size_t index, uint64_t max_wait_us)

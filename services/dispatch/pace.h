@@ -1,7 +1,7 @@
 /* pace.h - when the next mail may go to a relay: future slots leased from Redis (GCRA, common/lua/pace.lua),
  * shared by all dispatchers, never above the relay's quota and evenly spaced. Loop thread only. While Redis is
- * away: the last leased share, at most 0.8 x quota / dispatchers seen. A relay without max_mails_per_s is not
- * paced. */
+ * away: 0.8 x quota x the part of all lanes that this process has. Lanes have one owner each, so those parts are never
+ * more than one together, whoever joins meanwhile. A relay without max_mails_per_s is not paced. */
 #ifndef PACE_H
 #define PACE_H
 
@@ -28,6 +28,8 @@ uint64_t pace_take(struct pace *pace, size_t relay);
 void pace_want(struct pace *pace, size_t relay, uint32_t waiting);
 /** limited: part of the configured rate, 0..1. */
 void pace_factor(struct pace *pace, size_t relay, double factor);
+/** What part of all lanes this process has, 0..1; 0 until told. */
+void pace_part(struct pace *pace, double part);
 /** Is the relay's quota for now used up, so that mail should flow to the next relay rather than wait? true when
  * the next slot is more than max_wait_us away. */
 bool pace_full(const struct pace *pace, size_t relay, uint64_t max_wait_us);

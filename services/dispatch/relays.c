@@ -479,6 +479,11 @@ void relays_want(struct relays *relays, size_t waiting)
         pace_want(relays->pace, i, (uint32_t)(waiting > 100000 ? 100000 : waiting));
 }
 
+void relays_part(struct relays *relays, double part)
+{
+    pace_part(relays->pace, part);
+}
+
 bool relays_any_fit(const struct relays *relays)
 {
     for (size_t i = 0; i < relays->count; i++) {

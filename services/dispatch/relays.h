@@ -49,6 +49,8 @@ const struct reply_rules *relays_rules(const struct relays *relays, size_t relay
 void relays_report(struct relays *relays, size_t relay, const struct reply_class *class);
 /** How many mails wait, so that slots are leased by need. */
 void relays_want(struct relays *relays, size_t waiting);
+/** What part of all lanes this process has, 0..1: its share of each rate while Redis is away. */
+void relays_part(struct relays *relays, double part);
 /** At least one relay may be used, as far as is known. */
 bool relays_any_fit(const struct relays *relays);
 

@@ -70,13 +70,13 @@ static void on_campaign(void *user)
 
 /* ---- pacing ---- */
 
-/* The note of a dispatcher: a number. */
+/* The note of a dispatcher begins with it (services/dispatch/done_runs.h). */
 static int64_t done_above(const char *note)
 {
     char *end;
     long long done = strtoll(note, &end, 10);
 
-    return end == note || *end || done < 0 || done > UINT32_MAX ? 0 : done;
+    return end == note || (*end && *end != ' ') || done < 0 || done > UINT32_MAX ? 0 : done;
 }
 
 static void on_committed(void *user, const struct td_committed *list, size_t count, const struct td_err *err)

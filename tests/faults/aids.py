@@ -14,7 +14,7 @@ for folder in ("deploy/rehearsal", "tests/flow"):
     sys.path.insert(0, str(ROOT / folder))
 
 import run as flow  # noqa: E402
-from stack import Failed, wait_for  # noqa: E402,F401
+from stack import Failed, answers, wait_for  # noqa: E402,F401
 
 class Proxy:
     """Forwards connections of one port. cut(): new and old ones hang, as behind a firewall that drops; heal(): old ones are

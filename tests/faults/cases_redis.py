@@ -123,3 +123,32 @@ def redis_started_without_data(stack):
 def end_by_outcomes(stack, campaign, count, seconds=90):
     """Progress counts in Redis began anew, so the topic is asked."""
     flow.wait_for(f"{count} outcomes", seconds, lambda: len([r for r in flow.truth(stack, campaign).results.values() if r]) >= count, 1)
+
+
+@case(delay=5, primary=("--rate", "60"), primary_entry={"max_mails_per_s": 60}, backup=None,
+      settings={"dispatch": {"lane_lease": "6s", "redis_wait": "500ms"}})
+def dispatchers_join_while_redis_is_away(stack):
+    """Redis is killed, then one dispatcher becomes three: the rate is still shared, by the lanes that each has."""
+    primary = stack.relays[0]
+    campaign = flow.submit(stack, 2400)
+    flow.wait_part(stack, campaign, 200)
+    stack.redis.kill()
+    began = time.time()
+    time.sleep(3)
+    for number in (2, 3):
+        stack.service("dispatch", number).start()
+        time.sleep(3)
+    joined = time.time()
+    time.sleep(8)
+    together = aids.share_after(stack.relays, primary, joined + 2, time.time()) / (time.time() - joined - 2)
+    stack.redis.start()
+    flow.wait_done(stack, campaign, 2400)
+    said = flow.truth(stack, campaign).check(2400)
+    second, over = aids.worst_window(primary), aids.refused(primary, 454)
+    pause = aids.longest_pause([primary])
+    shares = [int(aids.metric(p, 'tandem_dispatch_outcomes_total{outcome="accepted"}')) for p in aids.dispatchers(stack)]
+    assert second <= 60 and over == 0, f"{second} mails in one second, {over} times 454"
+    assert together > 0.6 * 60, f"{together:.0f}/s with three and without Redis"
+    assert all(n > 50 for n in shares), f"accepted by dispatcher: {shares}"
+    return (f"L D(0) R: {said}, {together:.1f}/s of 60 with three and without Redis, worst 1 s {second}, 454: 0, longest pause {pause:.2f} s, "
+            f"Redis away {time.time() - began:.0f} s")

@@ -169,6 +169,69 @@ def starttls_stripped_or_injected(stack):
     return f"L D(0): 2 x 40 accepted by the backup, 0 mails and 0 AUTH to the primary; alarm down.tls each: {', '.join(n for n, _ in alarms)}"
 
 
+@case(delay=0, primary_entry={"mails_per_connection": 1}, settings={"health": {"probe": "20s"}})
+def tls_of_1_1_only(stack):
+    """A server in the primary's place, with its certificate, that speaks TLS 1.1 at most: down.tls, the backup takes all."""
+    primary = stack.relays[0]
+    primary.process.kill()
+    tls = stack.dir / "tls"
+    old = subprocess.Popen(["openssl", "s_server", "-accept", f"127.0.0.1:{primary.port}", "-cert", tls / "server.pem", "-key", tls / "server.key",
+                            "-tls1_1", "-cipher", "ALL:@SECLEVEL=0", "-quiet"], stdin=subprocess.PIPE,
+                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        wait_for("openssl s_server", 5, lambda: aids.answers(primary.port))
+        old_client = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{primary.port}", "-tls1_1", "-cipher", "ALL:@SECLEVEL=0"],
+                                    input=b"", capture_output=True, timeout=10, check=False)
+        assert b"TLSv1.1" in old_client.stdout, "the server does not speak TLS 1.1 either"
+        campaign = flow.submit(stack, 40)
+        flow.wait_done(stack, campaign, 40, 60)
+    finally:
+        old.kill()
+        heard, _ = old.communicate()
+    t = flow.truth(stack, campaign)
+    said = t.check(40)
+    opened = aids.changes(t, primary, "open")
+    assert opened and opened[0].reason == "down.tls", f"{[c.reason for c in opened]}"
+    assert not heard.strip(), "it was told something"
+    return f"L D(0): {said}, all by the backup; {opened[0].reason}: {opened[0].evidence}"
+
+
+@case(dispatchers=3, delay=5, primary_entry={"max_mails_per_s": 400}, backup_entry={"max_mails_per_s": 150},
+      settings={"health": {"probe": "500ms"}})
+def failback_under_backlog(stack):
+    """The primary answers no greeting for 20 s while the backup carries less than comes in: few probes, then its rate over a ramp."""
+    primary, backup = stack.relays
+    campaign = flow.submit(stack, 24000)
+    flow.wait_part(stack, campaign, 1000)
+    down = primary.ask("POST", "/fault", {"at": "banner", "do": "reply", "code": 421, "text": "Service not available"})["id"]
+    primary.ask("POST", "/fault", {"at": "any", "do": "reset", "count": 60})
+    began = time.time()
+    wait_for("the primary to be left", 10, lambda: aids.state(stack, primary) == "open", 0.02)
+    time.sleep(2)
+    tried = faults_met(primary, down)
+    time.sleep(18)
+    probes = faults_met(primary, down) - tried
+    primary.ask("DELETE", "/fault")
+    back = time.time()
+    flow.wait_done(stack, campaign, 24000)
+    t = flow.truth(stack, campaign)
+    said = t.check(24000, unconfirmed_at_most=60)
+    came = [x - back for x in aids.times([primary]) if x > back]
+    by_second = [sum(1 for x in came if n <= x < n + 1) for n in range(int(came[-1]))]
+    whole = next((n for n, c in enumerate(by_second) if c >= 0.9 * 400), None)
+    second, pause = aids.worst_window(primary), aids.longest_pause(stack.relays)
+    assert probes <= 5 * 18, f"{probes} probes in 18 s"
+    assert second <= 400 and pause < 1, f"worst second {second} of 400, pause {pause:.2f} s"
+    assert whole is not None and whole >= 3, f"no ramp: {by_second}"
+    return (f"L D(0) R: {said}, {probes} probes in 18 s, first mail {came[0]:.2f} s after its return, "
+            f"{by_second[int(came[0]) + 1]}/s in the second after, nine tenths of its rate after {whole} s, "
+            f"worst 1 s {second} of 400, backup {aids.worst_window(backup)} of 150, longest pause {pause:.2f} s, {back - began:.0f} s away")
+
+
+def faults_met(relay, fault):
+    return next(f["hits"] for f in relay.ask("GET", "/fault") if f["id"] == fault)
+
+
 def flapping(stack, mails, rate, times, switches_at_most):
     """The primary is down for 10 s and up for 10 s, so many times."""
     primary, backup = stack.relays

@@ -240,6 +240,7 @@ struct sim_partition {
     struct sim_record *record;
     size_t count, size;
     int64_t committed; /* -1: none */
+    const char *note;  /* beside it; NULL: none */
 };
 void sim_log_reset(void);
 void sim_log_killed(struct proc *proc);

@@ -28,6 +28,8 @@ enum in_state { IN_JOINING, IN_ASKING, IN_ASSIGNED, IN_REVOKING, IN_FLUSHING, IN
 struct in_lane {
     bool assigned, paused;
     int64_t position, start, wanted, acked, sent;
+    const char *note;
+    unsigned note_now, note_acked;
     size_t fetched; /* records that have come over while the broker could be reached */
 };
 
@@ -151,6 +153,8 @@ struct request {
     unsigned life;
     uint64_t generation, serial;
     int64_t offset[SIM_LANES]; /* -1: none */
+    const char *note[SIM_LANES];
+    unsigned note_now[SIM_LANES];
 };
 
 static void on_join(void *arg, uint64_t index)
@@ -210,12 +214,17 @@ static void on_tick(void *arg, uint64_t tag)
     sim_after(TICK_MS * MS, in->proc, on_tick, in, 0);
 }
 
+static bool has_more(const struct in_lane *lane)
+{
+    return lane->assigned && (lane->wanted > lane->acked || lane->note_now != lane->note_acked);
+}
+
 static bool settled(const struct td_kafka_in *in)
 {
     if (in->rejected)
         return true;
     for (size_t i = 0; i < SIM_LANES; i++)
-        if (in->lane[i].assigned && in->lane[i].wanted > in->lane[i].acked)
+        if (has_more(&in->lane[i]))
             return false;
     return true;
 }
@@ -278,6 +287,7 @@ static void on_offsets(void *arg, uint64_t generation)
         in->lane[i] = (struct in_lane){.assigned = group.member[in->proc->index].lane[i],
                                        .start = p->committed < 0 ? 0 : p->committed,
                                        .position = p->committed < 0 ? 0 : p->committed,
+                                       .note = p->note,
                                        .wanted = -1,
                                        .acked = -1};
     }
@@ -322,8 +332,11 @@ static void on_commit_answer(void *arg, uint64_t taken)
         return;
     in->proof_ms = in->commit_sent;
     for (size_t i = 0; i < SIM_LANES; i++)
-        if (request->offset[i] > in->lane[i].acked)
-            in->lane[i].acked = request->offset[i];
+        if (request->offset[i] >= 0) {
+            if (request->offset[i] > in->lane[i].acked)
+                in->lane[i].acked = request->offset[i];
+            in->lane[i].note_acked = request->note_now[i];
+        }
 }
 
 static void on_commit(void *arg, uint64_t index)
@@ -355,6 +368,7 @@ static void on_commit(void *arg, uint64_t index)
                   (int)sim_lane_at(i).partition, (long long)request->offset[i], proc->name);
         sim_check_commit(sim_lane_at(i), p->committed < 0 ? 0 : p->committed, request->offset[i]);
         p->committed = request->offset[i];
+        p->note = request->note[i];
     }
     if (!alive)
         return;
@@ -377,7 +391,7 @@ static void pump_commits(struct td_kafka_in *in)
         return;
     for (size_t i = SIM_LANES; i-- > 0;)
         if (in->lane[i].assigned) {
-            any = any || in->lane[i].wanted > in->lane[i].acked;
+            any = any || has_more(&in->lane[i]);
             first = i;
         }
     if (first == SIM_LANES ||
@@ -390,12 +404,16 @@ static void pump_commits(struct td_kafka_in *in)
     request->life = in->proc->life;
     request->generation = in->generation;
     request->serial = in->commit_serial;
-    for (size_t i = 0; i < SIM_LANES; i++)
-        request->offset[i] =
-            in->lane[i].assigned && in->lane[i].wanted > in->lane[i].acked ? in->lane[i].wanted : -1;
-    if (!any)
-        request->offset[first] =
-            in->lane[first].acked > in->lane[first].start ? in->lane[first].acked : in->lane[first].start;
+    for (size_t i = 0; i < SIM_LANES; i++) {
+        const struct in_lane *lane = &in->lane[i];
+        int64_t before = lane->acked > lane->start ? lane->acked : lane->start;
+
+        request->offset[i] = -1;
+        request->note[i] = lane->note;
+        request->note_now[i] = lane->note_now;
+        if (has_more(lane) || (!any && i == first))
+            request->offset[i] = lane->wanted > before ? lane->wanted : before;
+    }
     in->commit_sent = now;
     in->on_its_way = true;
     sim_after(latency(), NULL, on_commit, request, in->proc->index);
@@ -584,11 +602,25 @@ void td_kafka_in_hold_topic(struct td_kafka_in *in, enum td_topic_id topic, bool
     in->topic_held[topic] = hold;
 }
 
-/* Nobody here reads the notes: offsets alone are kept. */
 void td_kafka_in_commit_note(struct td_kafka_in *in, struct td_lane lane, int64_t next_offset, const char *note)
 {
-    (void)note;
+    struct in_lane *found = lane_of(in, lane);
+    char *copy;
+
     td_kafka_in_commit(in, lane, next_offset);
+    if (!found || strcmp(found->note ? found->note : "", note) == 0)
+        return;
+    copy = sim_alloc(strlen(note) + 1);
+    memcpy(copy, note, strlen(note) + 1);
+    found->note = copy;
+    found->note_now++;
+}
+
+const char *td_kafka_in_note(const struct td_kafka_in *in, struct td_lane lane)
+{
+    size_t i = sim_lane_index(lane);
+
+    return i < SIM_LANES && in->lane[i].note ? in->lane[i].note : "";
 }
 
 bool td_kafka_in_committed(const struct td_kafka_in *in)

@@ -514,7 +514,7 @@ static void a_relay_is_full_when_others_hold_its_slots(void **unused)
     pace_free(a.pace);
 }
 
-static void without_redis_a_dispatcher_keeps_to_its_share(void **unused)
+static void without_redis_a_dispatcher_keeps_to_its_part_of_the_lanes(void **unused)
 {
     static struct sender a;
     struct sender *const all[] = {&a};
@@ -529,6 +529,7 @@ static void without_redis_a_dispatcher_keeps_to_its_share(void **unused)
     assert_int_equal(td_redis_new(&loop, other.url, NULL, 500, &away, &err), TD_OK);
     assert_true(redis_wait_up(&loop, away, 3000));
     sender_open(&a, &settings, away);
+    pace_part(a.pace, 1);
     drain(&a);
     loop_for(&loop, 700);
     assert_in_range(a.sent, 50, 200); /* alone with Redis: 194 a second */
@@ -536,8 +537,14 @@ static void without_redis_a_dispatcher_keeps_to_its_share(void **unused)
     loop_for(&loop, 300);
     a.sent = 0;
     loop_for(&loop, 2000);
-    assert_true(worst_window(all, 1, 1000000) <= 164); /* 0.8 x 200 for the only one seen, 10 ms late at most */
+    assert_true(worst_window(all, 1, 1000000) <= 164); /* 0.8 x 200, 10 ms late at most */
     assert_true(a.sent > 150);
+    pace_part(a.pace, 0.5); /* somebody has joined */
+    loop_for(&loop, 300);   /* slots held already: a quarter of a second at 0.8 does not add up to the quota either */
+    a.sent = 0;
+    loop_for(&loop, 2000);
+    assert_true(worst_window(all, 1, 1000000) <= 82);
+    assert_true(a.sent > 75);
     redis_server_start(&other, NULL);
     assert_true(redis_wait_up(&loop, away, 5000));
     a.sent = 0;
@@ -547,8 +554,11 @@ static void without_redis_a_dispatcher_keeps_to_its_share(void **unused)
 
     redis_server_stop(&other);
     loop_for(&loop, 300);
-    sender_open(&a, &settings, away); /* a new process without memory: four are taken to be there */
+    sender_open(&a, &settings, away); /* a new process: it never saw Redis */
     drain(&a);
+    loop_for(&loop, 300);
+    assert_int_equal(a.sent, 0); /* no lane is its */
+    pace_part(a.pace, 0.25);
     loop_for(&loop, 1500);
     assert_true(worst_window(all, 1, 1000000) <= 42);
     assert_true(a.sent > 30);
@@ -578,7 +588,7 @@ int main(void)
         cmocka_unit_test(a_standby_that_is_not_asked_leases_nothing),
         cmocka_unit_test(a_relay_without_a_quota_is_not_paced),
         cmocka_unit_test(a_relay_is_full_when_others_hold_its_slots),
-        cmocka_unit_test(without_redis_a_dispatcher_keeps_to_its_share),
+        cmocka_unit_test(without_redis_a_dispatcher_keeps_to_its_part_of_the_lanes),
     };
 
     return cmocka_run_group_tests(tests, redis_group_start, redis_group_end);

@@ -62,6 +62,21 @@ static void the_span_is_a_bound(void **unused)
     td_watermark_free(wm);
 }
 
+/* Runs cover what is between the watermark and the newest, and no two of a kind lie side by side. */
+static size_t open_by_runs(const struct td_watermark *wm)
+{
+    int64_t at = td_watermark_next(wm), end = at + (int64_t)td_watermark_spread(wm);
+    size_t open = 0, n;
+
+    for (bool done = true; (n = td_watermark_run(wm, at)) > 0; at += (int64_t)n) {
+        assert_int_equal(td_watermark_is_done(wm, at), !done);
+        done = !done;
+        open += done ? 0 : n;
+    }
+    assert_int_equal(at, end);
+    return open;
+}
+
 static void random_orders_end_at_the_end(void **unused)
 {
     struct td_rng rng;
@@ -88,6 +103,7 @@ static void random_orders_end_at_the_end(void **unused)
             assert_true(td_watermark_next(wm) >= before);
             before = td_watermark_next(wm);
             assert_int_equal(td_watermark_open(wm), n);
+            assert_int_equal(open_by_runs(wm), n);
         }
         assert_int_equal(td_watermark_next(wm), 3000);
         td_watermark_free(wm);

@@ -26,6 +26,8 @@ void td_watermark_done(struct td_watermark *wm, int64_t offset);
 int64_t td_watermark_next(const struct td_watermark *wm);
 /** Is a record between the watermark and the newest begun done (or a gap)? false for all others. */
 bool td_watermark_is_done(const struct td_watermark *wm, int64_t offset);
+/** How many records from this one on, up to the newest begun, are all done or all not done. 0 below the watermark and past the newest. */
+size_t td_watermark_run(const struct td_watermark *wm, int64_t offset);
 /** Begun and not done. */
 size_t td_watermark_open(const struct td_watermark *wm);
 /** Records from the oldest not done to the newest begun: when it nears the span, take no more. */

@@ -74,6 +74,25 @@ bool td_watermark_is_done(const struct td_watermark *wm, int64_t offset)
            !(wm->bits[((size_t)offset & (wm->span - 1)) / 8] & mask_of(offset));
 }
 
+size_t td_watermark_run(const struct td_watermark *wm, int64_t offset)
+{
+    int64_t at = offset;
+    bool done = td_watermark_is_done(wm, offset);
+    unsigned char same = done ? 0x00 : 0xff;
+
+    if (offset < wm->next || offset >= wm->end)
+        return 0;
+    while (at < wm->end) {
+        if ((at & 7) == 0 && at + 8 <= wm->end && wm->bits[((size_t)at & (wm->span - 1)) / 8] == same)
+            at += 8;
+        else if (td_watermark_is_done(wm, at) == done)
+            at++;
+        else
+            break;
+    }
+    return (size_t)(at - offset);
+}
+
 size_t td_watermark_open(const struct td_watermark *wm)
 {
     return wm->open;
