@@ -1,27 +1,40 @@
 -- The generic cell rate algorithm with burst 1, shared: hands out consecutive future slots of one relay.
 -- Unused time is never saved up, so no burst follows a pause. The same arithmetic as td_gcra_take.
 -- KEYS: td:{r:<relay>}:tat (theoretical arrival time, us, and the last turn given, us), td:{r:<relay>}:quota (hash: five-minute bucket -> mails),
---   td:{r:<relay>}:members (who paces here, by when last seen)
+--   td:{r:<relay>}:members (hash: who paces here -> when last heard, ms, and its part of all lanes)
 -- ARGV: mails per second (safety and busy factor already in it), want, horizon us, daily quota (0 none), me, mails sent
---   while Redis was away; now (us) in tests only
+--   while Redis was away, my part of all lanes (0..1); now (us) in tests only
 -- Reply: slots, us until the first one, us between them, why none ("rate", "quota", ""), us until it is worth asking
 --   again, members, what is left of the quota (-1: none known), the server's clock (us)
 -- A member gets at most its share of the horizon at once, so that one cannot take all of every turn. Where that is less than
 -- one slot (a low rate, many members) all would ask for each slot, and all but one in vain: each is told its turn, one slot
 -- behind the one told before. Turns that nobody took up leave the next ones two slots, until the lead is as it should be.
 local BUCKET_S, BUCKETS = 300, 288 -- 24 h
-local MEMBER_S = 10
+local MEMBER_MS = 10000
+-- Lanes whose dispatcher was not heard for this long may be served without Redis, at 0.8 of their part of the rate (pace.c): that is kept
+-- free for it, until it is heard again or others have its lanes.
+local HEARD_MS, ALONE = 1500, 0.8
 local CLOCK_BACK_US = 10000000
 local EARLY_US = 10000 -- a turn taken up a little early is not lost
 local time = redis.call('TIME')
-local now = ARGV[7] and tonumber(ARGV[7]) or time[1] * 1000000 + time[2]
+local now = ARGV[8] and tonumber(ARGV[8]) or time[1] * 1000000 + time[2]
 local sec = math.floor(now / 1000000)
-local apart, want, horizon, quota = 1000000 / ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local want, horizon, quota = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
-redis.call('ZADD', KEYS[3], sec, ARGV[5])
-redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', sec - MEMBER_S)
+local ms, members, lanes = math.floor(now / 1000), 0, 0
+redis.call('HSET', KEYS[3], ARGV[5], string.format('%.0f %s', ms, ARGV[7]))
 redis.call('EXPIRE', KEYS[3], 60)
-local members = math.max(1, redis.call('ZCARD', KEYS[3]))
+local seen = redis.call('HGETALL', KEYS[3])
+for k = 1, #seen, 2 do
+  local at, part = string.match(seen[k + 1], '^(%d+) ([%d.]+)$')
+  local ago = ms - (at or 0)
+  if math.abs(ago) > MEMBER_MS then redis.call('HDEL', KEYS[3], seen[k]) else
+    members = members + 1
+    if ago <= HEARD_MS then lanes = lanes + part end
+  end
+end
+local unheard = lanes > 0.999 and 0 or 1 - lanes
+local apart = 1000000 / (ARGV[1] * (1 - ALONE * unheard))
 
 local bucket, used = math.floor(sec / BUCKET_S), 0
 if tonumber(ARGV[6]) > 0 then redis.call('HINCRBY', KEYS[2], bucket, ARGV[6]) end

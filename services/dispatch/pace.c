@@ -24,7 +24,7 @@
 #include "tandem/scripts.h"
 
 #define SAFETY 0.985
-#define SAFETY_ALONE 0.8  /* Redis away: a lane may just be changing hands */
+#define SAFETY_ALONE 0.8  /* Redis away: a lane may just be changing hands; pace.lua keeps as much free */
 #define MEMBERS_MAX 10000
 
 enum {
@@ -34,7 +34,7 @@ enum {
     RETRY_US = 50000,
     SILENT_US = 1000000, /* as long as a relay counts */
     SPARE_EVERY = 16,
-    HEARTBEAT_MS = 3000,
+    LOOK_MS = 350, QUIET_US = 700000, /* a relay nobody asks for: heard before pace.lua takes us for gone */
     QUOTA_US = 60000000 /* how often a used-up quota is asked about */
 };
 
@@ -47,6 +47,7 @@ struct relay {
     double factor;
     uint64_t slot[SLOTS_MAX]; /* due, monotonic us, rising: a ring */
     size_t head, count;
+    uint64_t last_us; /* the last slot had, used or not */
     uint32_t waiting;
     uint64_t used_at, first_at; /* the last slot taken; the first one after a silence */
     uint32_t used;              /* since first_at */
@@ -69,15 +70,16 @@ struct pace {
     void *user;
     char me[40];
     double part; /* of all lanes, those of this process */
-    uv_timer_t heartbeat;
+    uv_timer_t look;
     size_t count, open_handles;
     struct relay relay[];
 };
 
 static void push(struct relay *relay, uint64_t due_us)
 {
-    if (relay->count < SLOTS_MAX)
-        relay->slot[(relay->head + relay->count++) % SLOTS_MAX] = due_us;
+    if (relay->count == SLOTS_MAX)
+        return;
+    relay->slot[(relay->head + relay->count++) % SLOTS_MAX] = relay->last_us = due_us;
 }
 
 static void pop(struct relay *relay)
@@ -147,8 +149,8 @@ static void on_lease(void *user, const struct td_reply *reply, const struct td_e
 
 static void ask(struct relay *relay, uint32_t want)
 {
-    char number[4][24];
-    struct td_arg keys[3], args[6];
+    char number[5][24];
+    struct td_arg keys[3], args[7];
     double rate = relay->mails_per_s * SAFETY * relay->factor;
 
     for (size_t i = 0; i < 3; i++)
@@ -158,15 +160,17 @@ static void ask(struct relay *relay, uint32_t want)
     snprintf(number[1], sizeof(number[1]), "%" PRIu32, want);
     snprintf(number[2], sizeof(number[2]), "%" PRIu64, relay->daily_quota);
     snprintf(number[3], sizeof(number[3]), "%" PRIu64, relay->reporting);
+    snprintf(number[4], sizeof(number[4]), "%.6f", relay->pace->part);
     args[0] = TD_ARG_STR(number[0]);
     args[1] = TD_ARG_STR(number[1]);
     args[2] = TD_ARG_STR("250000"); /* HORIZON_US */
     args[3] = TD_ARG_STR(number[2]);
     args[4] = TD_ARG_STR(relay->pace->me);
     args[5] = TD_ARG_STR(number[3]);
+    args[6] = TD_ARG_STR(number[4]);
     relay->asked_at = td_mono_us();
     relay->under_way =
-        td_redis_eval(relay->pace->redis, &td_script_pace, keys, 3, args, 6, on_lease, relay) != TD_ENOMEM;
+        td_redis_eval(relay->pace->redis, &td_script_pace, keys, 3, args, 7, on_lease, relay) != TD_ENOMEM;
     if (!relay->under_way)
         relay->ask_at = td_mono_us() + RETRY_US;
 }
@@ -340,11 +344,6 @@ void pace_factor(struct pace *pace, size_t relay, double factor)
         pace->relay[relay].factor = factor;
 }
 
-void pace_part(struct pace *pace, double part)
-{
-    pace->part = part > 1 ? 1 : part;
-}
-
 bool pace_full(const struct pace *pace, size_t index, uint64_t max_wait_us)
 {
     const struct relay *relay = &pace->relay[index];
@@ -362,16 +361,45 @@ bool pace_full(const struct pace *pace, size_t index, uint64_t max_wait_us)
 
 /* ---- life ---- */
 
-static void on_heartbeat(uv_timer_t *timer)
+/* Be heard: of relays that were not asked for within quiet_us. */
+static void tell(struct pace *pace, uint64_t quiet_us)
 {
-    struct pace *pace = timer->data;
+    uint64_t now = td_mono_us();
 
     for (size_t i = 0; i < pace->count; i++) {
         struct relay *relay = &pace->relay[i];
 
-        if (relay->mails_per_s > 0 && !relay->under_way && td_redis_up(pace->redis))
+        if (relay->mails_per_s > 0 && !relay->under_way && now - relay->asked_at >= quiet_us && td_redis_up(pace->redis))
             ask(relay, 0);
     }
+}
+
+static void on_look(uv_timer_t *timer)
+{
+    tell(timer->data, QUIET_US);
+}
+
+void pace_part(struct pace *pace, double part)
+{
+    pace->part = part > 1 ? 1 : part;
+    tell(pace, 0);
+}
+
+/* Slots of our own are given up: from now on they come from Redis. */
+static void end_alone(struct relay *relay)
+{
+    relay->alone_sent -= relay->count < relay->alone_sent ? relay->count : relay->alone_sent;
+    relay->count = 0;
+}
+
+static void begin_alone(struct relay *relay, uint64_t now)
+{
+    uint64_t next = relay->last_us + (uint64_t)(1e6 / relay->mails_per_s);
+
+    relay->under_way = false;
+    relay->alone.tat_us = next > now ? next : now;
+    refill_asked(relay, now);
+    arm(relay, now);
 }
 
 static void on_redis_state(void *user, bool up, const char *run_id)
@@ -386,14 +414,12 @@ static void on_redis_state(void *user, bool up, const char *run_id)
         relay->ask_at = now; /* what the other side said to wait for does not hold here */
         relay->next_slot_at = 0;
         if (up)
-            continue;
-        relay->under_way = false;
-        relay->alone.tat_us = relay->count > 0 ? relay->slot[(relay->head + relay->count - 1) % SLOTS_MAX] : now;
-        refill_asked(relay, now);
-        arm(relay, now);
+            end_alone(relay);
+        else if (relay->mails_per_s > 0)
+            begin_alone(relay, now);
     }
     if (up)
-        on_heartbeat(&pace->heartbeat);
+        tell(pace, 0);
 }
 
 static void relay_init(struct pace *pace, uv_loop_t *loop, const struct td_relay_settings *settings, size_t i)
@@ -431,10 +457,10 @@ int pace_new(uv_loop_t *loop, struct td_redis *redis, const struct td_settings *
     snprintf(pace->me, sizeof(pace->me), "%016" PRIx64 "%016" PRIx64, random[0], random[1]);
     for (size_t i = 0; i < pace->count; i++)
         relay_init(pace, loop, &settings->relays[i], i);
-    uv_timer_init(loop, &pace->heartbeat);
-    pace->heartbeat.data = pace;
+    uv_timer_init(loop, &pace->look);
+    pace->look.data = pace;
     pace->open_handles++;
-    uv_timer_start(&pace->heartbeat, on_heartbeat, HEARTBEAT_MS, HEARTBEAT_MS);
+    uv_timer_start(&pace->look, on_look, LOOK_MS, LOOK_MS);
     td_redis_on_state(redis, on_redis_state, pace);
     *ret = pace;
     return TD_OK;
@@ -448,7 +474,7 @@ static void on_relay_closed(uv_handle_t *handle)
         free(pace);
 }
 
-static void on_heartbeat_closed(uv_handle_t *handle)
+static void on_look_closed(uv_handle_t *handle)
 {
     struct pace *pace = handle->data;
 
@@ -465,5 +491,5 @@ void pace_free(struct pace *pace)
         td_redis_forget(pace->redis, &pace->relay[i]);
         uv_close((uv_handle_t *)&pace->relay[i].timer, on_relay_closed);
     }
-    uv_close((uv_handle_t *)&pace->heartbeat, on_heartbeat_closed);
+    uv_close((uv_handle_t *)&pace->look, on_look_closed);
 }

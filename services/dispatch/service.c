@@ -34,15 +34,6 @@ static void on_record(void *user, const struct td_record *rec)
         flow_record(d, lane, rec);
 }
 
-static double part_of_lanes(const struct dispatch *d, size_t count)
-{
-    size_t all = 0;
-
-    for (size_t i = 0; i < sizeof(topics) / sizeof(topics[0]); i++)
-        all += (size_t)(td_topics[topics[i]].partitions ? td_topics[topics[i]].partitions : d->settings->kafka_lanes);
-    return (double)count / (double)all;
-}
-
 static void on_assigned(void *user, const struct td_lane *lanes, const int64_t *offsets, size_t count)
 {
     struct dispatch *d = user;
@@ -52,7 +43,7 @@ static void on_assigned(void *user, const struct td_lane *lanes, const int64_t *
         if (!lane_find(d->lanes, lanes[i]) && !lane_add(d->lanes, lanes[i], td_kafka_in_note(d->in, lanes[i])))
             td_app_fail(d->app, &(struct td_err){TD_ENOMEM, "no memory for a lane"});
     td_log(TD_INFO, "lanes.assigned", "count=%zu", count);
-    relays_part(d->relays, part_of_lanes(d, count));
+    relays_part(d->relays, td_kafka_in_part(d->in));
     lane_set_tick(d->lanes, td_mono_ms());
 }
 

@@ -88,6 +88,7 @@ int main(int argc, char **argv)
     if (!sender.at || td_redis_new(&loop, argv[1], NULL, 2000, &redis, &err) < 0 ||
         pace_new(&loop, redis, &settings, on_due, &sender, &sender.pace, &err) < 0)
         return 75;
+    pace_part(sender.pace, 1); /* nobody else has its lanes: none is ever missing */
     td_redis_on_state(redis, on_redis, &sender);
     uv_signal_init(&loop, &term);
     term.data = &sender;

@@ -649,6 +649,15 @@ bool td_kafka_in_assigned(const struct td_kafka_in *in)
     return in->state == IN_ASSIGNED;
 }
 
+double td_kafka_in_part(const struct td_kafka_in *in)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < SIM_LANES; i++)
+        count += in->lane[i].assigned;
+    return (double)count / SIM_LANES;
+}
+
 void td_kafka_in_stop(struct td_kafka_in *in, void (*cb)(void *user), void *user)
 {
     in->stop_wanted = true;

@@ -33,7 +33,7 @@ static void on_lease(void *user, const struct td_reply *reply, const struct td_e
 }
 
 struct ask {
-    const char *relay, *rate, *me;
+    const char *relay, *rate, *me, *part; /* part: of the lanes; NULL: all */
     unsigned want;
     unsigned long long quota, alone, now_us;
 };
@@ -55,8 +55,9 @@ static struct lease lease_of(const struct ask *ask)
     snprintf(now, sizeof(now), "%llu", ask->now_us);
     td_redis_eval(redis, &td_script_pace, keys, 3,
                   (struct td_arg[]){TD_ARG_STR(ask->rate), TD_ARG_STR(want), TD_ARG_STR("250000"),
-                                    TD_ARG_STR(quota), TD_ARG_STR(ask->me), TD_ARG_STR(alone), TD_ARG_STR(now)},
-                  7, on_lease, &lease);
+                                    TD_ARG_STR(quota), TD_ARG_STR(ask->me), TD_ARG_STR(alone),
+                                    TD_ARG_STR(ask->part ? ask->part : "1"), TD_ARG_STR(now)},
+                  8, on_lease, &lease);
     assert_true(loop_until(&loop, &lease.done, 3000));
     return lease;
 }
@@ -153,6 +154,24 @@ static void members_share_a_horizon(void **unused)
     assert_int_equal(lease_of(&ask).n, 13);
     ask.now_us += 12 * 1000000ull; /* b has not been heard of for more than 10 s */
     assert_int_equal(lease_of(&ask).members, 1);
+}
+
+/* A dispatcher that is cut off from Redis sends at 0.8 of its part, a dead one at nothing until others have its lanes: in either
+ * case all together stay within the quota. */
+static void the_part_of_who_is_not_heard_is_left_free(void **unused)
+{
+    struct ask ask = {.relay = "unheard", .rate = "100", .me = "a", .part = "0.500000", .want = 1, .now_us = T0};
+
+    (void)unused;
+    lease_of(&ask);
+    ask.me = "b";
+    assert_int_equal(lease_of(&ask).apart_us, 10000);
+    ask.now_us += 1400 * 1000ull;
+    assert_int_equal(lease_of(&ask).apart_us, 10000);
+    ask.now_us += 200 * 1000ull; /* a: 1.6 s ago */
+    assert_int_equal(lease_of(&ask).apart_us, 16667); /* 60 a second, and 40 for a */
+    ask.part = "1.000000"; /* the group gave b all lanes */
+    assert_int_equal(lease_of(&ask).apart_us, 10000);
 }
 
 struct turns {
@@ -323,6 +342,7 @@ static void sender_open(struct sender *sender, const struct td_settings *setting
     memset(sender, 0, sizeof(*sender));
     assert_int_equal(pace_new(&loop, at, settings, on_due, sender, &sender->pace, &err), TD_OK);
     sender->backlog = 1000000;
+    pace_part(sender->pace, 1);
 }
 
 static int by_time(const void *a, const void *b)
@@ -529,7 +549,6 @@ static void without_redis_a_dispatcher_keeps_to_its_part_of_the_lanes(void **unu
     assert_int_equal(td_redis_new(&loop, other.url, NULL, 500, &away, &err), TD_OK);
     assert_true(redis_wait_up(&loop, away, 3000));
     sender_open(&a, &settings, away);
-    pace_part(a.pace, 1);
     drain(&a);
     loop_for(&loop, 700);
     assert_in_range(a.sent, 50, 200); /* alone with Redis: 194 a second */
@@ -554,10 +573,11 @@ static void without_redis_a_dispatcher_keeps_to_its_part_of_the_lanes(void **unu
 
     redis_server_stop(&other);
     loop_for(&loop, 300);
-    sender_open(&a, &settings, away); /* a new process: it never saw Redis */
+    sender_open(&a, &settings, away); /* a new process: it never saw Redis, and has no lanes yet */
+    pace_part(a.pace, 0);
     drain(&a);
     loop_for(&loop, 300);
-    assert_int_equal(a.sent, 0); /* no lane is its */
+    assert_int_equal(a.sent, 0);
     pace_part(a.pace, 0.25);
     loop_for(&loop, 1500);
     assert_true(worst_window(all, 1, 1000000) <= 42);
@@ -576,6 +596,7 @@ int main(void)
         cmocka_unit_test(a_slow_relay_gets_its_mail_too),
         cmocka_unit_test(script_and_c_hand_out_the_same_slots),
         cmocka_unit_test(members_share_a_horizon),
+        cmocka_unit_test(the_part_of_who_is_not_heard_is_left_free),
         cmocka_unit_test(many_members_of_a_slow_relay_take_turns),
         cmocka_unit_test(turns_that_nobody_takes_up_are_made_up_for),
         cmocka_unit_test(the_daily_quota_rolls_over_twenty_four_hours),

@@ -117,6 +117,8 @@ void td_kafka_in_revoke_done(struct td_kafka_in *in);
 uint64_t td_kafka_in_alive_ms(const struct td_kafka_in *in);
 /** true while the group has given us our share, which may be no lane at all. */
 bool td_kafka_in_assigned(const struct td_kafka_in *in);
+/** Its lanes as a part of all lanes that the group shares, 0..1. */
+double td_kafka_in_part(const struct td_kafka_in *in);
 /** Leave: on_revoked is called first if lanes are assigned; cb when closed, from which td_kafka_in_free may be
  * called. The others have the lanes within a second. The last member of a group keeps its lanes until it is back or
  * the session timeout has passed, as does one that dies. */

@@ -524,20 +524,20 @@ bool td_kafka_in_assigned(const struct td_kafka_in *in)
     return in->state == IN_ASSIGNED;
 }
 
-static bool has_all_lanes(const struct td_kafka_in *in)
+double td_kafka_in_part(const struct td_kafka_in *in)
 {
     size_t all = 0;
 
     for (enum td_topic_id id = 0; id < TD_T_COUNT; id++)
         if (in->topics[id][0])
             all += (size_t)kafka_partitions(in->settings, id);
-    return in->state == IN_ASSIGNED && in->lane_count >= all;
+    return in->state == IN_ASSIGNED && all > 0 ? (double)in->lane_count / (double)all : 0;
 }
 
 void td_kafka_in_stop(struct td_kafka_in *in, void (*cb)(void *user), void *user)
 {
     if (!in->stop_wanted)
-        in->alone = has_all_lanes(in);
+        in->alone = td_kafka_in_part(in) >= 1;
     in->stop_wanted = true;
     in->stopped = cb;
     in->stopped_user = user;
