@@ -1,5 +1,5 @@
 # One line a module; the libraries named are all it may link, so the linker guards the border of the core.
-foreach(module err buf arena log_line settings rng id token addr header mimeenc wilson backoff gcra lanes turns topics pb map watermark)
+foreach(module err buf arena log_line settings rng id token addr header mimeenc wilson backoff gcra lanes turns stages topics pb map watermark)
   td_unit(${module} td_core)
 endforeach()
 foreach(module metrics http app redis ledger_redis view_redis kafka_mock kafka_table)

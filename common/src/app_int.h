@@ -4,6 +4,7 @@
 
 #include "tandem/app.h"
 #include "tandem/cmdline.h"
+#include "tandem/stages.h"
 
 enum { TD_EXIT_OK = 0, TD_EXIT_USAGE = 64, TD_EXIT_INTERNAL = 70, TD_EXIT_AGAIN = 75, TD_EXIT_CONFIG = 78 };
 
@@ -21,9 +22,12 @@ struct td_app_run {
     uv_loop_t loop;
     uv_signal_t term, intr;
     uv_timer_t overdue, watchdog;
+    uv_prepare_t turn; /* of the loop, for stages */
+    struct td_stages stages;
     bool started, stopping, finished;
     int exit_code;
     struct td_metric *rss, *cpu; /* set when somebody looks */
+    struct td_metric *stage[TD_STAGE_COUNT], *threads; /* so are these; NULL: nothing was spent on it yet */
 };
 
 /** Exits by itself for --help, --version (0) and misuse (64). */

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "tandem/log.h"
+#include "tandem/stages.h"
 
 enum { IDLE_MS = 300000 /* RFC 5321 s.4.5.3.2.7 */, LAST_WORDS_MS = 5000, OUT_MAX = 64 * 1024 };
 
@@ -225,6 +226,7 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 {
     struct lmtp_session *s = stream->data;
+    enum td_stage before;
 
     if (n < 0) {
         session_close(s);
@@ -232,8 +234,10 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
     }
     if (!s->ending)
         uv_timer_start(&s->timer, on_idle, IDLE_MS, 0);
+    before = td_stage(TD_STAGE_TAKE);
     if (n > 0)
         session_run(s, buf->base, (size_t)n);
+    td_stage(before);
 }
 
 static void peer_name(struct lmtp_session *s)

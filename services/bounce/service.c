@@ -15,6 +15,7 @@
 #include "tandem/clock.h"
 #include "tandem/log.h"
 #include "tandem/pb.h"
+#include "tandem/stages.h"
 #include "tandem/token.h"
 #include "tandem/watermark.h"
 
@@ -161,10 +162,13 @@ static void on_record(void *user, const struct td_record *rec)
 {
     struct bounce *b = user;
     struct td_watermark *lane = lane_of(b, rec->lane);
+    enum td_stage before;
 
     if (!lane || !td_watermark_begin(lane, rec->offset))
         return;
+    before = td_stage(TD_STAGE_TAKE);
     settle_record(b->settle, rec);
+    td_stage(before);
     if (settle_busy(b->settle) >= BUSY_MAX)
         td_kafka_in_hold(b->in, true);
     if (!td_watermark_room(lane))

@@ -14,6 +14,7 @@
 #include "tandem/clock.h"
 #include "tandem/ledger.h"
 #include "tandem/log.h"
+#include "tandem/stages.h"
 
 enum {
     AGAIN_MS = 500,
@@ -374,13 +375,16 @@ void settle_record(struct settle *s, const struct td_record *rec)
     struct report *r = report_new(s, rec);
     struct td_err err = {TD_OK, ""};
     enum ignored why = IGNORED_FORGED;
+    enum td_stage before;
     int rc;
 
     if (!r) {
         s->ops.fatal(s->user, &(struct td_err){TD_ENOMEM, "no memory for a report"});
         return;
     }
+    before = td_stage(TD_STAGE_PARSE);
     rc = settle_read(s, rec, r, &why, &err);
+    td_stage(before);
     if (rc == TD_ESYNTAX || rc == TD_ETOOBIG) {
         td_metric_add(s->dead, 1);
         rc = keep_raw(r, rec, "feedback.unreadable");

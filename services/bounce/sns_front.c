@@ -15,6 +15,7 @@
 #include "tandem/http.h"
 #include "tandem/log.h"
 #include "tandem/pb.h"
+#include "tandem/stages.h"
 
 #include "tandem/internal/v1/feedback.pb-c.h"
 
@@ -195,8 +196,10 @@ static void verify(struct post *p, EVP_PKEY *key)
 {
     struct td_err err;
     char host[256];
+    enum td_stage before = td_stage(TD_STAGE_VALIDATE);
     int rc = sns_verify(&p->envelope, key, &err);
 
+    td_stage(before);
     if (rc == TD_ENOMEM || p->front->stopping) {
         end(p, AWAY);
     } else if (rc < 0 || !host_of(p->front, p->envelope.topic, host, sizeof(host))) {

@@ -9,6 +9,7 @@
 
 #include "connector_int.h"
 #include "tandem/clock.h"
+#include "tandem/stages.h"
 
 #define READ_BYTES 8192
 #define WRITE_BUDGET                                                                                              \
@@ -200,7 +201,7 @@ static void on_timer(uv_timer_t *timer)
 /* Until there is no more, since TLS may hold records that the socket no longer shows; or until every reply that is
  * due has come: to ask for more then is a system call for nothing, in lock step one a reply. What comes unasked is
  * seen when the socket shows it, or with the next reply (hear_held). */
-static void read_all(struct connection *conn)
+static void read_due(struct connection *conn)
 {
     char data[READ_BYTES];
 
@@ -225,6 +226,23 @@ static void read_all(struct connection *conn)
     }
 }
 
+static void read_all(struct connection *conn)
+{
+    enum td_stage before = td_stage(TD_STAGE_REPLY);
+
+    read_due(conn);
+    td_stage(before);
+}
+
+static size_t compose(struct connection *conn, const char **ret_data)
+{
+    enum td_stage before = td_stage(TD_STAGE_COMPOSE);
+    size_t len = smtp_transaction_out(conn->tx, ret_data);
+
+    td_stage(before);
+    return len;
+}
+
 /* TLS turns one write into a write a record, each of which TCP would send on its own: hold them back until all are
  * there. */
 static void hold_records(const struct connection *conn, int on)
@@ -239,7 +257,7 @@ static void write_all(struct connection *conn)
     size_t len;
 
     conn->wants_write = false;
-    while ((len = smtp_transaction_out(conn->tx, &data)) > 0) {
+    while ((len = compose(conn, &data)) > 0) {
         size_t n = 0;
         bool many_records = len > TLS_RECORD_BYTES;
         CURLcode rc;
@@ -328,12 +346,10 @@ static bool hear_held(struct connection *conn)
     return smtp_transaction_progress(conn->tx) != before;
 }
 
-static void run(struct connection *conn)
+static void exchange(struct connection *conn)
 {
-    bool idle, taken, heard;
+    bool taken, heard;
 
-    if (conn->running || conn->closed)
-        return; /* whoever runs it now sees what changed */
     conn->running = true;
     conn->now_us = td_mono_us();
     do { /* a window fills write by write */
@@ -343,6 +359,11 @@ static void run(struct connection *conn)
         heard = hear_held(conn);
     } while (heard || smtp_transaction_has_result(conn->tx) || (taken && !conn->wants_write));
     conn->running = false;
+}
+
+static void exchange_over(struct connection *conn)
+{
+    bool idle;
 
     if (smtp_transaction_end(conn->tx) != SMTP_OPEN) {
         conn->ops->ended(conn->user, smtp_transaction_end(conn->tx));
@@ -358,6 +379,18 @@ static void run(struct connection *conn)
     } else {
         conn->was_idle = idle;
     }
+}
+
+static void run(struct connection *conn)
+{
+    enum td_stage before;
+
+    if (conn->running || conn->closed)
+        return; /* whoever runs it now sees what changed */
+    before = td_stage(TD_STAGE_SEND);
+    exchange(conn);
+    exchange_over(conn);
+    td_stage(before);
 }
 
 void connection_run(struct connection *conn)

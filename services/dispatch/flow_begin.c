@@ -6,6 +6,7 @@
 #include "flow_int.h"
 #include "tandem/clock.h"
 #include "tandem/log.h"
+#include "tandem/stages.h"
 
 enum {
     RESERVE_MIN = 8, RESERVE_MAX = 256, /* mails begun and not yet with a relay: half as many as connections */
@@ -191,6 +192,7 @@ static void on_begun(void *user, const struct td_begun *b, size_t count, const s
 {
     struct begin_call *call = user;
     struct dispatch *d = call->d;
+    enum td_stage before = td_stage(TD_STAGE_TURN);
     size_t waiting = 0;
 
     for (size_t i = 0; i < call->count; i++) {
@@ -216,12 +218,15 @@ static void on_begun(void *user, const struct td_begun *b, size_t count, const s
     } else {
         free(call);
     }
+    td_stage(before);
 }
 
 static void ask(struct begin_call *call)
 {
+    enum td_stage before = td_stage(TD_STAGE_REDIS);
     int rc = td_ledger_begin_as(call->d->redis, call->campaign->id, call->token, call->index, call->count, on_begun, call);
 
+    td_stage(before);
     call->sent = call->sent || rc == TD_OK;
     if (!td_redis_answers(rc))
         on_begun(call, NULL, 0, &(struct td_err){.code = TD_ENOMEM});

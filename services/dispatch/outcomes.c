@@ -12,6 +12,7 @@
 #include "hours.h"
 #include "tandem/ledger.h"
 #include "tandem/log.h"
+#include "tandem/stages.h"
 
 enum { GATHER_MS = 2, AGAIN_MS = 100, OWED_MAX = 2000000, HOURS_MS = 250 };
 
@@ -202,6 +203,7 @@ static void on_ledger(void *user, const struct td_reply *reply, const struct td_
     struct batch *batch = user;
     struct end *end;
     size_t other = TD_ENDED_OTHERS;
+    enum td_stage before = td_stage(TD_STAGE_OUTCOME);
 
     batch->owner->calls--;
     hours_note(batch->owner->hours, batch->ends.first->campaign_id, td_reply_at(reply, TD_ENDED_HOURS));
@@ -217,18 +219,21 @@ static void on_ledger(void *user, const struct td_reply *reply, const struct td_
         publish(end);
     }
     free(batch);
+    td_stage(before);
 }
 
 static void batch_end(struct batch *batch, td_redis_cb *cb)
 {
     struct td_ended ended[TD_LEDGER_BATCH];
     size_t n = 0;
+    enum td_stage before = td_stage(TD_STAGE_REDIS);
 
     for (const struct end *end = batch->ends.first; end; end = end->next)
         ended[n++] = (struct td_ended){end->index, end->result, end->relay, end->packed, end->packed_len};
     batch->owner->calls++;
     if (!td_redis_answers(td_ledger_end(batch->owner->redis, batch->ends.first->campaign_id, ended, n, cb, batch)))
         cb(batch, NULL, &(struct td_err){.code = TD_ENOMEM});
+    td_stage(before);
 }
 
 static void flush_waiting(struct outcomes *o)
@@ -311,11 +316,13 @@ static void flush_owed(struct outcomes *o)
 static void on_timer(uv_timer_t *timer)
 {
     struct outcomes *o = timer->data;
+    enum td_stage before = td_stage(TD_STAGE_OUTCOME);
 
     flush_waiting(o);
     flush_stuck(o);
     flush_owed(o);
     flush_published(o);
+    td_stage(before);
 }
 
 static void on_hours(uv_timer_t *timer)

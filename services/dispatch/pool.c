@@ -12,6 +12,7 @@
 
 #include "pool_int.h"
 #include "tandem/clock.h"
+#include "tandem/stages.h"
 
 const char *relay_event_name(enum relay_event event)
 {
@@ -262,6 +263,7 @@ static void set_timer(struct pool *pool, uint64_t now_ms)
 static void pump(struct pool *pool)
 {
     uint64_t now_ms = td_mono_ms();
+    enum td_stage before = td_stage(TD_STAGE_TURN);
     size_t room;
 
     pool->dirty = false;
@@ -286,6 +288,7 @@ static void pump(struct pool *pool)
         pool->stopped = NULL;
         stopped(pool->stopped_user);
     }
+    td_stage(before);
 }
 
 static void on_prepare(uv_prepare_t *prepare)

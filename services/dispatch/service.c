@@ -16,6 +16,7 @@
 #include "tandem/clock.h"
 #include "tandem/log.h"
 #include "tandem/pb.h"
+#include "tandem/stages.h"
 
 #include "tandem/internal/v1/content.pb-c.h"
 
@@ -29,9 +30,11 @@ static void on_record(void *user, const struct td_record *rec)
 {
     struct dispatch *d = user;
     struct lane *lane = lane_find(d->lanes, rec->lane);
+    enum td_stage before = td_stage(TD_STAGE_TAKE);
 
     if (lane && !lane->revoked)
         flow_record(d, lane, rec);
+    td_stage(before);
 }
 
 static void on_assigned(void *user, const struct td_lane *lanes, const int64_t *offsets, size_t count)
@@ -113,7 +116,10 @@ static void on_content(void *user, const void *key, size_t key_len, const void *
 
 static void on_attempted(void *user, struct mail *mail, const struct attempt_result *result)
 {
+    enum td_stage before = td_stage(TD_STAGE_OUTCOME);
+
     flow_attempted(user, mail, result);
+    td_stage(before);
 }
 
 static void on_moved(void *user)
@@ -198,7 +204,10 @@ static void on_relay_changed(void *user, const char *relay, enum relay_state fro
 
 static void on_durable(void *user, struct mail *mail)
 {
+    enum td_stage before = td_stage(TD_STAGE_OUTCOME);
+
     flow_finished(user, mail);
+    td_stage(before);
 }
 
 static void on_out_fatal(void *user, const struct td_err *err)
@@ -241,16 +250,21 @@ static void on_lane_lost(void *user, struct lane *lane)
 static void on_tick(uv_timer_t *timer)
 {
     struct dispatch *d = timer->data;
+    enum td_stage before = td_stage(TD_STAGE_TURN);
 
     lane_set_tick(d->lanes, td_mono_ms());
     if (!d->draining && lane_set_stuck(d->lanes, td_mono_ms()))
         td_app_fail(d->app, &(struct td_err){TD_EFATAL, "a lane's lease was lost while the group left us the lane"});
     flow_tick(d);
+    td_stage(before);
 }
 
 static void on_pump(uv_timer_t *timer)
 {
+    enum td_stage before = td_stage(TD_STAGE_TURN);
+
     flow_pump(timer->data);
+    td_stage(before);
 }
 
 static int timer_make(struct dispatch *d, uv_timer_t **ret)

@@ -10,6 +10,7 @@
 #include "tandem/dead_letter.h"
 #include "tandem/log.h"
 #include "tandem/pb.h"
+#include "tandem/stages.h"
 #include "validate.h"
 
 #define RETRY_BASE_MS 100
@@ -123,6 +124,7 @@ static void dead(struct job *job, const char *reason)
 int job_parse(struct job *job)
 {
     ProtobufCMessage *message;
+    enum td_stage before;
     struct td_err err;
     int rc;
 
@@ -135,8 +137,10 @@ int job_parse(struct job *job)
     job->refusals = td_arena_zalloc(job->arena, sizeof(*job->refusals));
     if (!job->refusals)
         return TD_ENOMEM;
+    before = td_stage(TD_STAGE_PARSE);
     rc = td_pb_read(&tandem__mail__v1__submission__descriptor, job->key + job->key_len, job->len, job->arena,
                     &message, &err);
+    td_stage(before);
     if (rc < 0) {
         dead(job, rc == TD_ETOOBIG ? "submission.too_large" : "submission.syntax");
         return TD_OK;
@@ -196,6 +200,7 @@ static void job_run(struct job *job)
 {
     for (;;) {
         enum phase_result result;
+        enum td_stage before;
 
         if (!job->phases[job->phase]) {
             job_ready(job, true);
@@ -203,7 +208,9 @@ static void job_run(struct job *job)
         }
         job->failed = false;
         job->waiting = 1; /* holds back job_came while the phase is still starting things */
+        before = td_stage(TD_STAGE_VALIDATE);
         result = job->phases[job->phase](job);
+        td_stage(before);
         if (result == PHASE_AGAIN)
             job->failed = true;
         if (result == PHASE_REFUSED) {
@@ -308,16 +315,17 @@ int job_send(struct job *job, enum td_topic_id topic, int32_t partition, const c
 int job_send_message(struct job *job, enum td_topic_id topic, int32_t partition, const char *key,
                      const ProtobufCMessage *message)
 {
+    enum td_stage before = td_stage(TD_STAGE_PUBLISH);
     size_t len;
     void *packed = td_pb_write(message, &len);
-    int rc;
+    int rc = TD_OK;
 
-    if (!packed) {
+    if (packed)
+        rc = job_send(job, topic, partition, key, packed, len);
+    else
         job->failed = true;
-        return TD_OK;
-    }
-    rc = job_send(job, topic, partition, key, packed, len);
     free(packed);
+    td_stage(before);
     return rc;
 }
 

@@ -12,6 +12,7 @@
 #include "job.h"
 #include "tandem/clock.h"
 #include "tandem/log.h"
+#include "tandem/stages.h"
 #include "view.h"
 
 #define TICK_MS 50
@@ -222,9 +223,12 @@ static void hold_check(struct service *svc, struct lane *lane)
 /* A job that starts may end at once and call this again: then one more round follows instead of a recursion. */
 static void lanes_run(struct service *svc)
 {
+    enum td_stage before;
+
     svc->again = true;
     if (svc->busy)
         return;
+    before = td_stage(TD_STAGE_TURN);
     svc->busy = true;
     while (svc->again) {
         svc->again = false;
@@ -238,6 +242,7 @@ static void lanes_run(struct service *svc)
     for (size_t i = 0; i < svc->lane_count; i++)
         hold_check(svc, svc->lanes[i]);
     revoke_check(svc);
+    td_stage(before);
 }
 
 void ingestion_job_changed(struct ingestion *ingestion, struct lane *lane)
@@ -266,11 +271,14 @@ static void on_record(void *user, const struct td_record *rec)
 {
     struct service *svc = user;
     struct lane *lane = lane_find(svc, rec->lane);
+    enum td_stage before;
     struct job *job;
 
     if (!lane)
         return;
+    before = td_stage(TD_STAGE_TAKE);
     job = job_new(&svc->ingestion, lane, rec);
+    td_stage(before);
     if (!job) {
         struct td_err err;
 

@@ -14,6 +14,7 @@
 #include "tandem/id.h"
 #include "tandem/log.h"
 #include "tandem/pb.h"
+#include "tandem/stages.h"
 
 enum {
     KEEP_COUNT = 64,        /* campaigns kept although nobody uses them */
@@ -223,6 +224,7 @@ static void compile(struct campaign *c)
     struct mime_source source = source_of(c);
     struct mime_file *files = calloc(c->file_count + 1, sizeof(*files));
     struct td_err err = {0};
+    enum td_stage before = td_stage(TD_STAGE_COMPILE);
     int rc = TD_ENOMEM;
 
     for (size_t i = 0; files && i < c->file_count; i++)
@@ -231,6 +233,7 @@ static void compile(struct campaign *c)
     if (files)
         rc = mime_compile(&source, &c->program, &err);
     free(files);
+    td_stage(before);
     if (td_code_retriable((enum td_code)rc)) {
         again_later(c);
         return;

@@ -17,6 +17,7 @@
 #include "tandem/ledger.h"
 #include "tandem/log.h"
 #include "tandem/pb.h"
+#include "tandem/stages.h"
 
 enum {
     RECIPIENTS_A_CHUNK = 500,
@@ -130,10 +131,14 @@ static const char *read_chunk(struct chunk *chunk)
 
 static bool open_chunk(struct chunk *chunk)
 {
+    enum td_stage before;
+
     chunk->arena = td_arena_new(td_pb_budget(chunk->raw_len));
     if (!chunk->arena)
         return false; /* again at the next tick */
+    before = td_stage(TD_STAGE_TAKE);
     chunk->dead_reason = read_chunk(chunk);
+    td_stage(before);
     if (chunk->dead_reason) {
         chunk->state = CHUNK_DEAD;
         return true;
@@ -296,14 +301,18 @@ static int render_one(struct chunk *chunk, size_t position, struct end_list *inv
     struct rendering *r = chunk->r;
     Tandem__Internal__V1__OutboundMessage *msg = NULL;
     const char *reason = "message.too_large";
+    enum td_stage before = td_stage(TD_STAGE_RENDER);
     int rc;
 
     td_arena_clear(r->scratch);
     rc = recipe_render(&r->recipe, campaign_program(chunk->campaign), chunk->msg->recipients[position], r->scratch,
                        &msg, &reason);
+    td_stage(before);
     if (rc == TD_OK) {
         recipe_set_policy(msg, campaign);
+        before = td_stage(TD_STAGE_PUBLISH);
         rc = send_mail(chunk, &chunk->mails[position], msg, topic_of(campaign));
+        td_stage(before);
     }
     if (rc == TD_EINVAL || rc == TD_ETOOBIG) {
         add_ending(invalid, chunk, position, TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_INVALID, reason,

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "grow.h"
+#include "tandem/stages.h"
 
 int recipe_init(struct recipe *recipe)
 {
@@ -131,6 +132,7 @@ int recipe_render(struct recipe *recipe, const struct mime_program *program,
     Tandem__Internal__V1__OutboundMessage *msg = td_arena_alloc(arena, sizeof(*msg));
     size_t blob_len;
     const char *blob = mime_static(program, &blob_len);
+    enum td_stage before;
     int rc;
 
     if (!msg)
@@ -141,8 +143,10 @@ int recipe_render(struct recipe *recipe, const struct mime_program *program,
     if (rc < 0)
         return rc;
     rc = close_own(recipe);
+    before = td_stage(TD_STAGE_HASH);
     if (rc == TD_OK)
         rc = measure(recipe, arena, msg);
+    td_stage(before);
     if (rc == TD_OK)
         rc = fill_segments(recipe, arena, msg);
     if (rc == TD_ETOOBIG)

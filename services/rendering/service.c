@@ -10,6 +10,7 @@
 #include "tandem/clock.h"
 #include "tandem/id.h"
 #include "tandem/log.h"
+#include "tandem/stages.h"
 
 enum {
     TICK_MS = 200,
@@ -30,6 +31,7 @@ static void on_worker(uv_idle_t *worker)
 {
     struct rendering *r = worker->data;
     uint64_t from_us = td_mono_us(), now_us = from_us;
+    enum td_stage before = td_stage(TD_STAGE_TURN);
     size_t idle = 0;
 
     while (idle < TD_LANES_MAX && now_us - from_us < SLICE_US) {
@@ -47,6 +49,7 @@ static void on_worker(uv_idle_t *worker)
     td_metric_add(r->m_busy, (double)(td_mono_us() - from_us) / 1e6);
     if (idle >= TD_LANES_MAX)
         uv_idle_stop(worker);
+    td_stage(before);
 }
 
 void rendering_wake(struct rendering *r)
@@ -116,6 +119,7 @@ static void on_tick(uv_timer_t *timer)
     struct rendering *r = timer->data;
     const struct td_settings *s = r->settings;
     uint64_t now_ms = td_mono_ms();
+    enum td_stage before = td_stage(TD_STAGE_TURN);
     bool any = false;
     size_t full = 0;
 
@@ -139,6 +143,7 @@ static void on_tick(uv_timer_t *timer)
         hand_back_when_idle(r);
     else if (any)
         wake_all(r);
+    td_stage(before);
 }
 
 /* ---- the group ---- */
@@ -146,10 +151,11 @@ static void on_tick(uv_timer_t *timer)
 static void on_record(void *user, const struct td_record *rec)
 {
     struct rendering *r = user;
+    enum td_stage before = td_stage(TD_STAGE_TAKE);
 
-    if (rec->lane.partition < 0 || rec->lane.partition >= TD_LANES_MAX || !r->lanes[rec->lane.partition].assigned)
-        return;
-    lane_take(r, rec);
+    if (rec->lane.partition >= 0 && rec->lane.partition < TD_LANES_MAX && r->lanes[rec->lane.partition].assigned)
+        lane_take(r, rec);
+    td_stage(before);
 }
 
 static void on_assigned(void *user, const struct td_lane *lanes, const int64_t *offsets, size_t count)

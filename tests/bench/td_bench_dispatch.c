@@ -14,18 +14,22 @@
 
 #include "pool.h"
 #include "tandem/clock.h"
+#include "tandem/stages.h"
 
 #define HOLD_SAMPLES 8
 
 struct options {
     struct td_relay_settings relay;
     size_t mails, bytes;
+    bool stages;    /* measured as in a service */
     int64_t hold_s; /* 0: as fast as it goes; else keep all connections for so long, and look at the memory */
 };
 
 struct bench {
     const struct options *options;
     uv_loop_t loop;
+    uv_prepare_t turn;
+    struct td_stages stages;
     struct pool *pool;
     struct mail_job *jobs;
     struct mail_job *free; /* linked by user */
@@ -102,6 +106,23 @@ static size_t rss_kib(void)
     return resident * (size_t)sysconf(_SC_PAGESIZE) / 1024;
 }
 
+static void on_turn(uv_prepare_t *turn)
+{
+    td_stages_turn(turn->data);
+}
+
+static void print_stages(const struct td_stages *stages, const double *before, size_t mails)
+{
+    printf(", \"stages_us\": {");
+    for (int i = 0, first = 1; i < TD_STAGE_COUNT; i++)
+        if (stages->seconds[i] > before[i]) {
+            printf("%s\"%s\": %.3f", first ? "" : ", ", td_stage_name((enum td_stage)i),
+                   (stages->seconds[i] - before[i]) * 1e6 / (double)mails);
+            first = 0;
+        }
+    printf("}");
+}
+
 /* Send so many mails and wait for their results. */
 static void send_mails(struct bench *bench, size_t mails)
 {
@@ -121,6 +142,7 @@ static double us_between(const struct timeval *from, const struct timeval *to)
 static int run_fast(struct bench *bench)
 {
     size_t mails = bench->options->mails;
+    double stages[TD_STAGE_COUNT];
     struct rusage before, after;
     uint64_t began_us;
     double seconds;
@@ -129,16 +151,21 @@ static int run_fast(struct bench *bench)
            pool_connections(bench->pool) < (size_t)bench->options->relay.max_connections)
         send_mails(bench, bench->slots / 2 + 1);
     send_mails(bench, bench->slots);
+    td_stages_share(&bench->stages);
+    memcpy(stages, bench->stages.seconds, sizeof(stages));
     getrusage(RUSAGE_SELF, &before);
     began_us = td_mono_us();
     send_mails(bench, mails);
     seconds = (double)(td_mono_us() - began_us) / 1e6;
     getrusage(RUSAGE_SELF, &after);
     printf("{\"mails\": %zu, \"seconds\": %.6f, \"rate\": %.1f, \"user_us\": %.2f, \"system_us\": %.2f, \"accepted\": %zu, "
-           "\"refused\": %zu, \"connections\": %zu, \"rss_kib\": %zu}\n",
+           "\"refused\": %zu, \"connections\": %zu, \"rss_kib\": %zu",
            mails, seconds, (double)mails / seconds, us_between(&before.ru_utime, &after.ru_utime) / (double)mails,
            us_between(&before.ru_stime, &after.ru_stime) / (double)mails, bench->accepted, bench->refused,
            pool_connections(bench->pool), rss_kib());
+    td_stages_share(&bench->stages);
+    print_stages(&bench->stages, stages, mails);
+    printf("}\n");
     return bench->accepted + bench->refused == mails && bench->events == 0 ? 0 : 1;
 }
 
@@ -188,6 +215,7 @@ static const struct argp_option option_table[] = {
     {"starttls", 's', NULL, 0, "STARTTLS; without it implicit TLS. In the plaintext build: no TLS", 0},
     {"per-connection", 'n', "N", 0, "mails, then it is made anew: what is measured then is handshakes", 0},
     {"resume", 'r', "SECONDS", 0, "of TLS sessions", 0},
+    {"stages", 'g', NULL, 0, "measure its stages, as a service does", 0},
     {"hold", 'h', "SECONDS", 0, "keep all connections, look at the memory", 0},
     {0},
 };
@@ -207,6 +235,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 's': o->relay.tls = TD_TLS_STARTTLS; break;
     case 'n': o->relay.mails_per_connection = strtol(arg, NULL, 10); break;
     case 'r': o->relay.tls_resume_ms = strtol(arg, NULL, 10) * 1000; break;
+    case 'g': o->stages = true; break;
     case 'h': o->hold_s = strtol(arg, NULL, 10); break;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -230,6 +259,11 @@ static int run(const struct options *options)
     bench.slots = (size_t)options->relay.max_connections * (size_t)(options->relay.bdat_window > 2 ? options->relay.bdat_window : 2);
     bench.jobs = calloc(bench.slots, sizeof(*bench.jobs));
     uv_loop_init(&bench.loop);
+    uv_prepare_init(&bench.loop, &bench.turn);
+    bench.turn.data = &bench.stages;
+    td_stages_init(&bench.stages, td_thread_cpu_ns, td_mono_us());
+    if (options->stages)
+        uv_prepare_start(&bench.turn, on_turn);
     if (!text || !bench.jobs || pool_new(&bench.loop, &options->relay, NULL, &ops, &bench, &bench.pool, NULL) < 0)
         return 75;
     for (size_t i = 0; i < bench.slots; i++) {
@@ -242,6 +276,7 @@ static int run(const struct options *options)
     while (!over)
         uv_run(&bench.loop, UV_RUN_ONCE);
     pool_free(bench.pool);
+    uv_close((uv_handle_t *)&bench.turn, NULL);
     uv_run(&bench.loop, UV_RUN_DEFAULT);
     uv_loop_close(&bench.loop);
     free(bench.jobs);

@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "tandem/stages.h"
+
 struct td_curl_loop {
     uv_loop_t *loop;
     CURLM *multi;
@@ -42,20 +44,24 @@ static void on_socket(uv_poll_t *poll, int status, int events)
     struct watch *watch = poll->data;
     struct td_curl_loop *curl = watch->curl;
     int flags = status < 0 ? CURL_CSELECT_ERR : 0, running;
+    enum td_stage before = td_stage(TD_STAGE_CONNECT);
 
     flags |= events & UV_READABLE ? CURL_CSELECT_IN : 0;
     flags |= events & UV_WRITABLE ? CURL_CSELECT_OUT : 0;
     curl_multi_socket_action(curl->multi, watch->fd, flags, &running);
     take_done(curl);
+    td_stage(before);
 }
 
 static void on_timer(uv_timer_t *timer)
 {
     struct td_curl_loop *curl = timer->data;
+    enum td_stage before = td_stage(TD_STAGE_CONNECT);
     int running;
 
     curl_multi_socket_action(curl->multi, CURL_SOCKET_TIMEOUT, 0, &running);
     take_done(curl);
+    td_stage(before);
 }
 
 static int timer_wanted(CURLM *multi, long timeout_ms, void *user)

@@ -123,6 +123,11 @@ static void on_watchdog(uv_timer_t *timer)
     td_notify("WATCHDOG=1");
 }
 
+static void on_turn(uv_prepare_t *turn)
+{
+    td_stages_turn(&((struct td_app_run *)turn->data)->stages);
+}
+
 static int loop_begin(struct td_app_run *run, struct td_err *reterr)
 {
     uint64_t watchdog_ms = td_notify_watchdog_ms();
@@ -135,11 +140,16 @@ static int loop_begin(struct td_app_run *run, struct td_err *reterr)
     uv_timer_init(&run->loop, &run->watchdog);
     uv_signal_init(&run->loop, &run->term);
     uv_signal_init(&run->loop, &run->intr);
+    uv_prepare_init(&run->loop, &run->turn);
+    run->turn.data = run;
     run->term.data = run->intr.data = run;
     uv_signal_start(&run->term, on_signal, SIGTERM);
     uv_signal_start(&run->intr, on_signal, SIGINT);
     if (watchdog_ms)
         uv_timer_start(&run->watchdog, on_watchdog, 0, watchdog_ms);
+    td_stages_init(&run->stages, td_thread_cpu_ns, td_mono_us());
+    uv_prepare_start(&run->turn, on_turn);
+    uv_unref((uv_handle_t *)&run->turn);
     return TD_OK;
 }
 
@@ -150,6 +160,8 @@ static void loop_end(struct td_app_run *run)
     uv_close((uv_handle_t *)&run->watchdog, NULL);
     uv_close((uv_handle_t *)&run->term, NULL);
     uv_close((uv_handle_t *)&run->intr, NULL);
+    uv_close((uv_handle_t *)&run->turn, NULL);
+    td_stages_end(&run->stages);
     for (int i = 0; i < CLOSE_ROUNDS && uv_run(&run->loop, UV_RUN_NOWAIT); i++)
         usleep(1000);
     if (uv_loop_close(&run->loop) < 0)

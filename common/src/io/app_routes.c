@@ -5,9 +5,16 @@
 #include <unistd.h>
 
 #include "../app_int.h"
+#include "tandem/clock.h"
 #include "tandem/json.h"
 
 /* Not the open descriptors: PR_SET_DUMPABLE 0 makes /proc/self/fd root's. */
+static void grow(struct td_metric *counter, double to)
+{
+    if (to > td_metric_value(counter))
+        td_metric_add(counter, to - td_metric_value(counter));
+}
+
 static void read_process(struct td_app_run *run)
 {
     FILE *in = fopen("/proc/self/statm", "re");
@@ -23,10 +30,33 @@ static void read_process(struct td_app_run *run)
         double cpu = (double)usage.ru_utime.tv_sec + (double)usage.ru_utime.tv_usec / 1e6 +
                      (double)usage.ru_stime.tv_sec + (double)usage.ru_stime.tv_usec / 1e6;
 
-        /* A counter of the kernel's: we add what it grew. */
-        if (cpu > td_metric_value(run->cpu))
-            td_metric_add(run->cpu, cpu - td_metric_value(run->cpu));
+        grow(run->cpu, cpu); /* a counter of the kernel's: we add what it grew */
     }
+}
+
+static struct td_metric *stage_metric(struct td_app_run *run, const char *stage)
+{
+    char labels[48];
+
+    snprintf(labels, sizeof(labels), "stage=\"%s\"", stage);
+    return td_metric(run->app.metrics, TD_COUNTER, "tandem_stage_cpu_seconds_total",
+                     "CPU time of the process by what it was spent on; threads are librdkafka's, all else the loop's.", labels);
+}
+
+/* Only of the stages that this service has. */
+static void read_stages(struct td_app_run *run)
+{
+    double threads = (double)(td_process_cpu_ns() - td_thread_cpu_ns()) / 1e9;
+
+    td_stages_share(&run->stages);
+    for (int i = 0; i < TD_STAGE_COUNT; i++) {
+        if (!run->stage[i] && run->stages.seconds[i] > 0)
+            run->stage[i] = stage_metric(run, td_stage_name((enum td_stage)i));
+        grow(run->stage[i], run->stages.seconds[i]);
+    }
+    if (!run->threads)
+        run->threads = stage_metric(run, "threads");
+    grow(run->threads, threads);
 }
 
 static void on_metrics(void *user, const struct td_http_request *req, struct td_http_response *res)
@@ -35,6 +65,7 @@ static void on_metrics(void *user, const struct td_http_request *req, struct td_
 
     (void)req;
     read_process(run);
+    read_stages(run);
     res->content_type = "text/plain; version=0.0.4; charset=utf-8";
     if (td_metrics_write(run->app.metrics, &res->body) < 0) {
         td_buf_clear(&res->body); /* half a page would be read as a reset */

@@ -2,17 +2,17 @@
 
 #include <time.h>
 
-static uint64_t read_us(clockid_t clock)
+static uint64_t read_ns(clockid_t clock)
 {
     struct timespec t;
 
     clock_gettime(clock, &t);
-    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
 uint64_t td_mono_us(void)
 {
-    return read_us(CLOCK_MONOTONIC);
+    return read_ns(CLOCK_MONOTONIC) / 1000;
 }
 
 uint64_t td_mono_ms(void)
@@ -22,5 +22,15 @@ uint64_t td_mono_ms(void)
 
 int64_t td_wall_ms(void)
 {
-    return (int64_t)(read_us(CLOCK_REALTIME) / 1000);
+    return (int64_t)(read_ns(CLOCK_REALTIME) / 1000000);
+}
+
+uint64_t td_thread_cpu_ns(void)
+{
+    return read_ns(CLOCK_THREAD_CPUTIME_ID);
+}
+
+uint64_t td_process_cpu_ns(void)
+{
+    return read_ns(CLOCK_PROCESS_CPUTIME_ID);
 }

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "../hostport.h"
+#include "tandem/stages.h"
 
 enum {
     CONNECTIONS_MAX = 64,
@@ -240,9 +241,11 @@ static void on_timer(uv_timer_t *timer);
 
 static void run(struct td_http *http)
 {
+    enum td_stage before = td_stage(TD_STAGE_HTTP);
     MHD_UNSIGNED_LONG_LONG wait_ms = 0;
 
     MHD_run(http->daemon);
+    td_stage(before);
     if (MHD_get_timeout(http->daemon, &wait_ms) == MHD_YES)
         uv_timer_start(&http->timer, on_timer, wait_ms, 0);
     else

@@ -168,7 +168,7 @@ int td_kafka_follow_new(uv_loop_t *loop, const struct td_settings *settings, enu
     td_topic_name(name, sizeof(name), settings->kafka_topic_prefix, topic);
     follow->topic = rd_kafka_topic_new(follow->rk, name, NULL);
     follow->queue = rd_kafka_queue_new(follow->rk);
-    follow->wake = follow->topic ? kafka_wake_new(loop, FOLLOW_TICK_MS, pump, follow) : NULL;
+    follow->wake = follow->topic ? kafka_wake_new(loop, FOLLOW_TICK_MS, TD_STAGE_READ, pump, follow) : NULL;
     if (!follow->wake) {
         rc = td_fail(reterr, TD_ENOMEM, "no memory to follow a topic");
         goto out;

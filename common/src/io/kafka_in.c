@@ -421,7 +421,7 @@ int td_kafka_in_new(uv_loop_t *loop, const struct td_settings *settings, struct 
     in->polled_ms = in->polled_before_ms = in->lag_ms = td_mono_ms();
     rc = kafka_group_name(in->group_id, settings, group, reterr);
     if (rc == TD_OK) {
-        in->wake = kafka_wake_new(loop, TICK_MS, pump, in);
+        in->wake = kafka_wake_new(loop, TICK_MS, TD_STAGE_READ, pump, in);
         rc = in->wake ? join(in, reterr) : td_fail(reterr, TD_ENOMEM, "Kafka group %s", group);
     }
     if (rc < 0) {

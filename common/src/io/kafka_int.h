@@ -10,6 +10,7 @@
 #include <librdkafka/rdkafka.h>
 
 #include "tandem/kafka.h"
+#include "tandem/stages.h"
 
 enum { KAFKA_TEXT_MAX = 256 }; /* longest topic or group name (Kafka: 249) with its NUL */
 
@@ -42,8 +43,8 @@ int kafka_partitions(const struct td_settings *settings, enum td_topic_id topic)
 
 struct kafka_wake;
 
-/** fn is called on the loop when a watched queue has something, and every tick_ms. */
-struct kafka_wake *kafka_wake_new(uv_loop_t *loop, unsigned tick_ms, void (*fn)(void *user), void *user);
+/** fn is called on the loop when a watched queue has something, and every tick_ms; stage: what its CPU time is. */
+struct kafka_wake *kafka_wake_new(uv_loop_t *loop, unsigned tick_ms, enum td_stage stage, void (*fn)(void *user), void *user);
 void kafka_wake_watch(struct kafka_wake *wake, rd_kafka_queue_t *queue);
 void kafka_wake_soon(struct kafka_wake *wake); /* call fn in the next turn of the loop */
 /** fn is not called any more. Queues must not be watched any more; the memory goes when the loop has closed it. */

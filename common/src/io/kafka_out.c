@@ -303,7 +303,7 @@ int td_kafka_out_new(uv_loop_t *loop, const struct td_settings *settings, struct
         return rc;
     }
     out->main_queue = rd_kafka_queue_get_main(out->rk);
-    out->wake = kafka_wake_new(loop, TICK_MS, pump, out);
+    out->wake = kafka_wake_new(loop, TICK_MS, TD_STAGE_PUBLISH, pump, out);
     if (!out->wake) {
         td_kafka_out_free(out, 0);
         return td_fail(reterr, TD_ENOMEM, "Kafka producer");
@@ -342,6 +342,7 @@ int td_kafka_out_send(struct td_kafka_out *out, enum td_topic_id topic, int32_t 
     rd_kafka_topic_t *rkt;
     rd_kafka_headers_t *list = NULL;
     struct delivery *delivery = NULL;
+    enum td_stage before;
     rd_kafka_resp_err_t err;
 
     if (out->closing)
@@ -357,10 +358,12 @@ int td_kafka_out_send(struct td_kafka_out *out, enum td_topic_id topic, int32_t 
     }
     if (header_count > 0)
         list = make_headers(headers, header_count);
+    before = td_stage(TD_STAGE_PUBLISH);
     err = rd_kafka_producev(out->rk, RD_KAFKA_V_RKT(rkt), RD_KAFKA_V_PARTITION(partition),
                             RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_KEY(key, key_len),
                             RD_KAFKA_V_VALUE((void *)(uintptr_t)value, len), RD_KAFKA_V_OPAQUE(delivery),
                             RD_KAFKA_V_HEADERS(list), RD_KAFKA_V_END);
+    td_stage(before);
     if (err) {
         if (list)
             rd_kafka_headers_destroy(list); /* librdkafka takes them only on success */

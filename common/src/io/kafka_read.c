@@ -222,7 +222,7 @@ int td_kafka_reader_new(uv_loop_t *loop, const struct td_settings *settings, enu
     }
     rd_kafka_poll_set_consumer(reader->rk);
     reader->queue = rd_kafka_queue_get_consumer(reader->rk);
-    reader->wake = kafka_wake_new(loop, TICK_MS, pump, reader);
+    reader->wake = kafka_wake_new(loop, TICK_MS, TD_STAGE_READ, pump, reader);
     if (!reader->wake) {
         td_kafka_reader_free(reader);
         return td_fail(reterr, TD_ENOMEM, "reader of %s", td_topics[topic].name);

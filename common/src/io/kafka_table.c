@@ -453,7 +453,7 @@ int td_kafka_table_new(uv_loop_t *loop, const struct td_settings *settings, stru
     if (rc == TD_OK) {
         table->index = kafka_index_new(cache_bytes);
         table->wait_map = td_map_new();
-        table->wake = table->index && table->wait_map ? kafka_wake_new(loop, TICK_MS, pump, table) : NULL;
+        table->wake = table->index && table->wait_map ? kafka_wake_new(loop, TICK_MS, TD_STAGE_READ, pump, table) : NULL;
         if (!table->wake)
             rc = td_fail(reterr, TD_ENOMEM, "table %s", table->name);
     }

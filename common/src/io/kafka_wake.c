@@ -9,11 +9,20 @@ struct kafka_wake {
     uv_timer_t tick;
     int fd;
     unsigned open; /* handles the loop has not closed yet */
+    enum td_stage stage;
     void (*fn)(void *user);
     void *user;
 };
 
 static const uint64_t one = 1; /* what an eventfd takes */
+
+static void call(const struct kafka_wake *wake)
+{
+    enum td_stage before = td_stage(wake->stage);
+
+    wake->fn(wake->user); /* may free it */
+    td_stage(before);
+}
 
 static void on_event(uv_poll_t *poll, int status, int events)
 {
@@ -24,14 +33,12 @@ static void on_event(uv_poll_t *poll, int status, int events)
     (void)events;
     /* Reset before the queues are read: what comes in between wakes us once too often, never once too few. */
     if (read(wake->fd, &count, sizeof(count)) == (ssize_t)sizeof(count))
-        wake->fn(wake->user);
+        call(wake);
 }
 
 static void on_tick(uv_timer_t *tick)
 {
-    struct kafka_wake *wake = tick->data;
-
-    wake->fn(wake->user);
+    call(tick->data);
 }
 
 static void on_closed(uv_handle_t *handle)
@@ -44,7 +51,7 @@ static void on_closed(uv_handle_t *handle)
     free(wake);
 }
 
-struct kafka_wake *kafka_wake_new(uv_loop_t *loop, unsigned tick_ms, void (*fn)(void *user), void *user)
+struct kafka_wake *kafka_wake_new(uv_loop_t *loop, unsigned tick_ms, enum td_stage stage, void (*fn)(void *user), void *user)
 {
     struct kafka_wake *wake = calloc(1, sizeof(*wake));
 
@@ -57,6 +64,7 @@ struct kafka_wake *kafka_wake_new(uv_loop_t *loop, unsigned tick_ms, void (*fn)(
         free(wake);
         return NULL;
     }
+    wake->stage = stage;
     wake->fn = fn;
     wake->user = user;
     wake->open = 2;

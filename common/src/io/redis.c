@@ -10,11 +10,13 @@
 #include "tandem/clock.h"
 #include "tandem/id.h"
 #include "tandem/log.h"
+#include "tandem/stages.h"
 
 void redis_soon(uv_idle_t *idle)
 {
     struct td_redis *redis = idle->data;
     size_t failures = redis->failed.count; /* those that callbacks add wait for the next turn */
+    enum td_stage before = td_stage(TD_STAGE_REDIS);
 
     uv_idle_stop(idle);
     redis_link_flush(&redis->main);
@@ -32,6 +34,7 @@ void redis_soon(uv_idle_t *idle)
     }
     if (redis->failed.count > 0)
         redis_need_soon(redis);
+    td_stage(before);
 }
 
 /* ---- life ---- */

@@ -6,6 +6,8 @@
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
 
+#include "tandem/stages.h"
+
 /* A reply of more bytes than this is no answer to anything we ask. */
 #define REPLY_MAX_BYTES (64u << 20)
 #define READ_BYTES 65536
@@ -204,10 +206,8 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
     *buf = uv_buf_init(conn->in, sizeof(conn->in));
 }
 
-static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
+static void take(struct redis_conn *conn, ssize_t n, const uv_buf_t *buf)
 {
-    struct redis_conn *conn = stream->data;
-
     if (conn->closed || n == 0)
         return;
     if (n < 0) {
@@ -219,6 +219,14 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
     } else {
         tls_step(conn);
     }
+}
+
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
+{
+    enum td_stage before = td_stage(TD_STAGE_REDIS);
+
+    take(stream->data, n, buf);
+    td_stage(before);
 }
 
 static void on_connected(uv_connect_t *req, int status)

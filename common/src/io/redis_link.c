@@ -18,6 +18,7 @@
 #include "tandem/backoff.h"
 #include "tandem/clock.h"
 #include "tandem/log.h"
+#include "tandem/stages.h"
 
 #define OPEN_TIMEOUT_MS 2000 /* resolve, connect, TLS, greeting together */
 #define BACKOFF_BASE_MS 50
@@ -166,10 +167,13 @@ static int format(struct td_buf *buf, const struct td_arg *args, size_t count)
 int redis_link_write(struct link *link, const struct td_arg *prefix, size_t prefix_count,
                      const struct td_arg *args, size_t count)
 {
+    enum td_stage stage = td_stage(TD_STAGE_REDIS);
     size_t before = link->out.len;
+    bool fits = td_buf_printf(&link->out, "*%zu\r\n", prefix_count + count) == TD_OK &&
+                format(&link->out, prefix, prefix_count) == TD_OK && format(&link->out, args, count) == TD_OK;
 
-    if (td_buf_printf(&link->out, "*%zu\r\n", prefix_count + count) == TD_OK &&
-        format(&link->out, prefix, prefix_count) == TD_OK && format(&link->out, args, count) == TD_OK) {
+    td_stage(stage);
+    if (fits) {
         redis_need_soon(link->redis);
         return TD_OK;
     }
