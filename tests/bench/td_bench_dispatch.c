@@ -108,7 +108,7 @@ static size_t rss_kib(void)
 
 static void on_turn(uv_prepare_t *turn)
 {
-    td_stages_turn(turn->data);
+    td_stages_turn(turn->data, uv_now(turn->loop));
 }
 
 static void print_stages(const struct td_stages *stages, const double *before, size_t mails)

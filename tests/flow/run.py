@@ -679,6 +679,7 @@ if __name__ == "__main__":
     import run as flow
     import cases_bounces  # noqa: F401
     import cases_evidence  # noqa: F401
+    import cases_metrics  # noqa: F401
     import cases_pause  # noqa: F401
 
     sys.exit(flow.main())

@@ -3,9 +3,9 @@
 
 #include "tandem/stages.h"
 
-enum { READING_NS = 400, TURNS = 200000 };
+enum { READING_NS = 400, TURNS = 200000, PERIOD = 64 };
 
-static uint64_t now_ns, readings;
+static uint64_t now_ns, readings; /* the thread never waits: CPU time is time */
 
 static uint64_t clock_ns(void)
 {
@@ -23,6 +23,11 @@ static void begin(struct td_stages *stages, uint64_t seed)
     now_ns = 5000000000; /* before the loop began */
     td_stages_init(stages, clock_ns, seed);
     readings = 0;
+}
+
+static void turn(struct td_stages *stages)
+{
+    td_stages_turn(stages, now_ns / 1000000);
 }
 
 static double sum(const struct td_stages *stages)
@@ -62,7 +67,7 @@ static void time_belongs_to_the_innermost_stage(void **unused)
     (void)unused;
     begin(&stages, 1);
     for (int i = 0; i < TURNS; i++) {
-        td_stages_turn(&stages);
+        turn(&stages);
         spend(10000);
         one_mail();
     }
@@ -82,7 +87,7 @@ static void stages_add_up_to_what_the_thread_spent(void **unused)
     (void)unused;
     begin(&stages, 2);
     for (int i = 0; i < TURNS; i++) {
-        td_stages_turn(&stages);
+        turn(&stages);
         one_mail();
         spend((uint64_t)i % 1000 == 0 ? 3000000 : 1000);
         if (i % 50000 == 49999) {
@@ -105,14 +110,14 @@ static void what_is_measured_stands_for_the_rest(void **unused)
     (void)unused;
     begin(&stages, 3);
     for (int i = 0; i < TURNS * 5; i++) {
-        uint64_t ns = i % TD_STAGES_EVERY == 0 ? 2000000 : i % 3 == 0 ? 2000 : 50000;
+        uint64_t ns = i % PERIOD == 0 ? 2000000 : i % 3 == 0 ? 2000 : 50000;
         enum td_stage before;
 
-        td_stages_turn(&stages);
-        before = td_stage(i % TD_STAGES_EVERY == 0 ? TD_STAGE_RENDER : TD_STAGE_HASH);
+        turn(&stages);
+        before = td_stage(i % PERIOD == 0 ? TD_STAGE_RENDER : TD_STAGE_HASH);
         spend(ns);
         td_stage(before);
-        *(i % TD_STAGES_EVERY == 0 ? &render : &hash) += (double)ns / 1e9;
+        *(i % PERIOD == 0 ? &render : &hash) += (double)ns / 1e9;
     }
     td_stages_share(&stages);
     assert_near(stages.seconds[TD_STAGE_RENDER], render, 0.1);
@@ -129,7 +134,7 @@ static void a_stage_that_begins_often_does_not_look_dear(void **unused)
     for (int i = 0; i < TURNS; i++) {
         enum td_stage before;
 
-        td_stages_turn(&stages);
+        turn(&stages);
         for (int k = 0; k < 50; k++) {
             before = td_stage(TD_STAGE_REPLY);
             spend(200); /* half of what asking the clock costs */
@@ -144,21 +149,74 @@ static void a_stage_that_begins_often_does_not_look_dear(void **unused)
     td_stages_end(&stages);
 }
 
-static void one_turn_in_many_asks_the_clock(void **unused)
+/* At full speed readings take no more than they may; what they took before it was noticed is a moment's. */
+static void a_rush_costs_what_it_may(void **unused)
 {
     struct td_stages stages;
-    const unsigned a_turn = 2 + 6; /* its begin and end, and what one_mail switches */
+    uint64_t began_ns, most;
 
     (void)unused;
     begin(&stages, 5);
-    for (int i = 0; i < TURNS; i++) {
-        uint64_t before = readings;
-
-        td_stages_turn(&stages);
+    for (int i = 0; i < 5000; i++) {
+        turn(&stages);
         one_mail();
-        assert_true(readings - before <= a_turn);
     }
-    assert_near((double)readings, (double)TURNS / TD_STAGES_EVERY * (a_turn - 1), 0.1);
+    assert_in_range(readings, 1000, 4 * TD_STAGES_READINGS_PER_S / 10);
+    began_ns = now_ns;
+    readings = 0;
+    for (int i = 0; i < TURNS; i++) {
+        turn(&stages);
+        one_mail();
+    }
+    most = (now_ns - began_ns) / 1000000 * TD_STAGES_READINGS_PER_S / 1000;
+    assert_in_range(readings, most / 2, most + most / 5);
+    td_stages_end(&stages);
+}
+
+/* Five heavy turns among idle ones: all are measured, so it is known exactly what they did. */
+static void with_little_to_do_all_is_measured(void **unused)
+{
+    struct td_stages stages;
+
+    (void)unused;
+    begin(&stages, 6);
+    for (int i = 0; i < 2000; i++) {
+        uint64_t wait_ms = now_ns / 1000000 + (uint64_t)i * 25;
+
+        td_stages_turn(&stages, wait_ms);
+        spend(10000);
+        if (i % 400 == 399) {
+            enum td_stage before = td_stage(TD_STAGE_VALIDATE);
+
+            spend(3000000);
+            td_stage(before);
+        }
+    }
+    td_stages_share(&stages);
+    assert_near(stages.seconds[TD_STAGE_VALIDATE], 5 * 3e-3, 0.06);
+    td_stages_end(&stages);
+}
+
+/* Measured all when idle, one in many in a rush: either counts for what it stands for. */
+static void a_measured_turn_stands_for_the_others(void **unused)
+{
+    struct td_stages stages;
+
+    (void)unused;
+    begin(&stages, 8);
+    for (int i = 0; i < TURNS + 1000; i++) {
+        enum td_stage before;
+
+        td_stages_turn(&stages, now_ns / 1000000 + (i < 1000 ? (uint64_t)i * 25 : 25000));
+        for (int k = 0; k < 10; k++) {
+            before = td_stage(i < 1000 ? TD_STAGE_RENDER : TD_STAGE_HASH);
+            spend(5000);
+            td_stage(before);
+        }
+    }
+    td_stages_share(&stages);
+    assert_near(stages.seconds[TD_STAGE_RENDER], 1000 * 50e-6, 0.2); /* the clock's own time goes to all */
+    assert_near(stages.seconds[TD_STAGE_HASH], TURNS * 50e-6, 0.05);
     td_stages_end(&stages);
 }
 
@@ -168,19 +226,15 @@ static void too_few_turns_are_not_believed(void **unused)
     double before;
 
     (void)unused;
-    begin(&stages, 6);
+    begin(&stages, 7);
     before = sum(&stages);
-    for (int i = 0; i < TD_STAGES_EVERY; i++) { /* at most some of them are measured */
-        td_stages_turn(&stages);
+    for (int i = 0; i < TD_STAGES_TURNS_MIN; i++) { /* of the last one the end is not there yet */
+        turn(&stages);
         one_mail();
     }
-    assert_true(stages.turns < TD_STAGES_TURNS_MIN);
     td_stages_share(&stages);
     assert_true(sum(&stages) == before);
-    for (int i = 0; i < TURNS; i++) {
-        td_stages_turn(&stages);
-        one_mail();
-    }
+    turn(&stages);
     td_stages_share(&stages);
     assert_near(sum(&stages), (double)now_ns / 1e9, 1e-9); /* and nothing of what came before is lost */
     td_stages_end(&stages);
@@ -212,7 +266,9 @@ int main(void)
         cmocka_unit_test(stages_add_up_to_what_the_thread_spent),
         cmocka_unit_test(what_is_measured_stands_for_the_rest),
         cmocka_unit_test(a_stage_that_begins_often_does_not_look_dear),
-        cmocka_unit_test(one_turn_in_many_asks_the_clock),
+        cmocka_unit_test(a_rush_costs_what_it_may),
+        cmocka_unit_test(with_little_to_do_all_is_measured),
+        cmocka_unit_test(a_measured_turn_stands_for_the_others),
         cmocka_unit_test(too_few_turns_are_not_believed),
         cmocka_unit_test(without_a_measured_turn_nothing_happens),
         cmocka_unit_test(every_stage_has_a_name_of_its_own),

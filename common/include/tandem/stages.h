@@ -2,14 +2,15 @@
  *
  * Code says which stage begins (td_stage) and puts back the one before it at its end: time belongs to the innermost
  * stage alone, so stages add up. Reading a thread's CPU clock is a system call (0.4 us where this was measured; the
- * monotonic clock costs 0.02, but also counts the time in which others had the processor). So one turn of the loop in
- * TD_STAGES_EVERY is measured, chosen at random whatever it will do, and td_stages_share gives the thread's whole CPU
- * time, which the kernel knows, to the stages as the measured turns had it. In all other turns td_stage is a branch.
- * Cost: 0.4 us x stages begun and ended / TD_STAGES_EVERY, under 0.5 % of dispatch (README.md of tests/bench).
+ * monotonic clock costs 0.02, but also counts the time in which others had the processor). So a turn of the loop is
+ * measured with a probability that keeps readings at TD_STAGES_READINGS_PER_S: every turn when there are few, one in
+ * hundreds at full speed, chosen before anybody knows what it will do; it then stands for as many. td_stages_share
+ * gives the thread's whole CPU time, which the kernel knows, to the stages in the proportions found. In turns that are
+ * not measured td_stage is a branch. Cost: 0.4 % of one processor at most (but for the first moment of a rush).
  *
- * Error: the sum is exact. A stage's part is that of n measured turns: after a minute's work (n ~ 1,000) a tenth of all
- * is known to about 5 % of itself; what happens in few long turns (a large campaign is compiled) is known badly. The
- * clock's own time is taken off each measurement, so that stages that begin often do not look dear. */
+ * Error: none in the sum. A stage's part is that of n measured turns: after a minute at full speed (n ~ 5,000) a tenth
+ * of all is known to about 3 % of itself; what happens in few long turns then (a large campaign is compiled) is known
+ * badly. The clock's own time is taken off each measurement, so that stages that begin often do not look dear. */
 #ifndef TD_STAGES_H
 #define TD_STAGES_H
 
@@ -19,8 +20,8 @@
 #include "tandem/rng.h"
 
 enum {
-    TD_STAGES_EVERY = 64,    /* turns, on average, to one that is measured */
-    TD_STAGES_TURNS_MIN = 8  /* measured turns, before their parts are believed */
+    TD_STAGES_READINGS_PER_S = 10000, /* of the clock */
+    TD_STAGES_TURNS_MIN = 8           /* measured turns, before their parts are believed */
 };
 
 enum td_stage {
@@ -47,24 +48,28 @@ const char *td_stage_name(enum td_stage stage); /* "read": label of the metric *
 
 struct td_stages {
     uint64_t (*clock_ns)(void); /* CPU time of this thread */
-    uint64_t clock_cost_ns; /* of one reading */
+    uint64_t clock_cost_ns;     /* of one reading */
     struct td_rng rng;
-    unsigned until; /* turns until the next one that is measured */
-    unsigned turns; /* measured since the last share */
+    unsigned every;       /* one turn in so many is measured */
+    uint64_t window_ms;   /* since when the next three count, from which `every` follows */
+    uint64_t turns, measured_turns, readings;
+    double readings_a_turn; /* of measured ones */
     enum td_stage now;
-    uint64_t since_ns;                 /* it is in `now` */
-    uint64_t measured_ns[TD_STAGE_COUNT]; /* since the last share */
-    uint64_t shared_ns;                /* of the thread's time, given to stages already */
-    double seconds[TD_STAGE_COUNT];    /* the result; never falls */
+    uint64_t since_ns;      /* it is in `now` */
+    unsigned weight;        /* turns that the present one stands for */
+    double found_ns[TD_STAGE_COUNT]; /* since the last share, each turn by its weight */
+    unsigned found_turns;
+    uint64_t shared_ns;              /* of the thread's time, given to stages already */
+    double seconds[TD_STAGE_COUNT];  /* the result; never falls */
 };
 
 /** What the thread spent until now is TD_STAGE_OTHER. clock_ns must not go back. */
 void td_stages_init(struct td_stages *stages, uint64_t (*clock_ns)(void), uint64_t seed);
-/** A turn of the loop begins, outside of any stage: the one before ends. */
-void td_stages_turn(struct td_stages *stages);
+/** A turn of the loop begins, outside of any stage: the one before ends. now_ms: the loop's. */
+void td_stages_turn(struct td_stages *stages, uint64_t now_ms);
 /** Give what the thread has spent since the last time to the stages; later, when too few turns were measured. */
 void td_stages_share(struct td_stages *stages);
-/** No turn is measured from here on; of no use any more to td_stage. */
+/** No turn is measured from here on. */
 void td_stages_end(struct td_stages *stages);
 
 extern struct td_stages *td_stages_measured; /* the one whose turn is measured; only stages.c writes it */

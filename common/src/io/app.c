@@ -125,7 +125,9 @@ static void on_watchdog(uv_timer_t *timer)
 
 static void on_turn(uv_prepare_t *turn)
 {
-    td_stages_turn(&((struct td_app_run *)turn->data)->stages);
+    struct td_app_run *run = turn->data;
+
+    td_stages_turn(&run->stages, uv_now(&run->loop));
 }
 
 static int loop_begin(struct td_app_run *run, struct td_err *reterr)
