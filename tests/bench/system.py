@@ -1,8 +1,10 @@
 """The whole system for scale.py and fairness.py: real Apache Kafka, redis-server, one relaysim, all services; see deploy/rehearsal/stack.py."""
 
+import re
 import time
+import urllib.request
 
-from common import Failed, wait_for  # also finds stack.py
+from common import Failed, table, wait_for  # also finds stack.py
 from stack import Stack
 
 
@@ -33,12 +35,44 @@ class System:
         wait_for(f"{count} mails of {name}", seconds, lambda: len(self.taken(name)) >= count, 0.2)
         return self.taken(name)
 
+    def metrics(self, service):
+        """The counters of all processes of a service, summed: name with its labels -> value."""
+        total = {}
+        for key, process in self.stack.services.items():
+            if key.rsplit("-", 1)[0] == service:
+                with urllib.request.urlopen(f"http://127.0.0.1:{process.http_port}/metrics", timeout=5) as page:
+                    for name, value in re.findall(r"^(\w+(?:\{[^}]*\})?) (\S+)$", page.read().decode(), re.M):
+                        total[name] = total.get(name, 0) + float(value)
+        return total
+
+    def stages(self):
+        """Look at the counters now, for cpu_by_stage."""
+        return {service: self.metrics(service) for service in MAILS}
+
     def stop(self):
         self.stack.stop()
+
+
+# What each service counts as its mails.
+MAILS = {"ingestion": "tandem_ingestion_recipients_total", "rendering": "tandem_rendering_mails_total",
+         "dispatch": "tandem_dispatch_outcomes_total"}
+STAGE = re.compile(r'tandem_stage_cpu_seconds_total\{stage="(\w+)"\}')
+
+
+def cpu_by_stage(before, after):
+    """A table: microseconds of CPU a mail in each stage, between two looks."""
+    grown = {s: {k: v - before[s].get(k, 0) for k, v in after[s].items()} for s in MAILS}
+    mails = {s: max(1, sum(v for k, v in grown[s].items() if k.split("{")[0] == name)) for s, name in MAILS.items()}
+    us = {s: {STAGE.match(k)[1]: v * 1e6 / mails[s] for k, v in grown[s].items() if STAGE.match(k)} for s in MAILS}
+    stages = sorted({stage for s in us for stage in us[s]}, key=lambda stage: -sum(us[s].get(stage, 0) for s in us))
+    rows = [[stage, *(f"{us[s][stage]:.1f}" if us[s].get(stage, 0) >= 0.05 else "" for s in MAILS)] for stage in stages]
+    rows.append(["**sum**", *(f"**{sum(us[s].values()):.1f}**" for s in MAILS)])
+    rows.append(["of the process", *(f"{sum(us[s].values()) * mails[s] / 1e6 / grown[s]['process_cpu_seconds_total']:.0%}" for s in MAILS)])
+    return table(["stage", *(f"{s}, {mails[s]:,.0f} mails" for s in MAILS)], [r for r in rows if any(r[1:])])
 
 
 def rate_between(times, begin, end):
     return sum(1 for t in times if begin <= t < end) / (end - begin)
 
 
-__all__ = ["Failed", "System", "rate_between", "time"]
+__all__ = ["Failed", "System", "cpu_by_stage", "rate_between", "time"]

@@ -39,4 +39,5 @@ def cpu_by_stage_of_mail(stack):
         loop = sum(seconds for s, seconds in now.items() if s != "threads")
         assert own > loop / 4, f"{name}: its stages have {own:.3f} s of the loop's {loop:.3f} s: {now}"
         said.append(f"{name} {part:.0%} of {whole:.1f} s")
-    return f"{flow.truth(stack, "second").check(MAILS)}; {', '.join(said)}"
+    told = flow.truth(stack, "second").check(MAILS)
+    return f"{told}; {', '.join(said)}"

@@ -6,10 +6,10 @@
  * measured with a probability that keeps readings at TD_STAGES_READINGS_PER_S: every turn when there are few, one in
  * hundreds at full speed, chosen before anybody knows what it will do; it then stands for as many. td_stages_share
  * gives the thread's whole CPU time, which the kernel knows, to the stages in the proportions found. In turns that are
- * not measured td_stage is a branch. Cost: 0.4 % of one processor at most (but for the first moment of a rush).
+ * not measured td_stage is a branch. Cost: 0.2 % of one processor at most (but for the first moment of a rush).
  *
- * Error: none in the sum. A stage's part is that of n measured turns: after a minute at full speed (n ~ 5,000) a tenth
- * of all is known to about 3 % of itself; what happens in few long turns then (a large campaign is compiled) is known
+ * Error: none in the sum. A stage's part is that of n measured turns: after a minute at full speed (n ~ 3,000) a tenth
+ * of all is known to about 4 % of itself; what happens in few long turns then (a large campaign is compiled) is known
  * badly. The clock's own time is taken off each measurement, so that stages that begin often do not look dear. */
 #ifndef TD_STAGES_H
 #define TD_STAGES_H
@@ -20,7 +20,7 @@
 #include "tandem/rng.h"
 
 enum {
-    TD_STAGES_READINGS_PER_S = 10000, /* of the clock */
+    TD_STAGES_READINGS_PER_S = 5000, /* of the clock */
     TD_STAGES_TURNS_MIN = 8           /* measured turns, before their parts are believed */
 };
 
