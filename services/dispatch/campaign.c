@@ -12,8 +12,9 @@ struct ring {
 
 struct campaign_set {
     struct td_map *by_id;
-    struct ring express, bulk; /* with something in `go` */
-    struct td_turns turns;     /* with something in `ready` */
+    struct ring ring[2];    /* bulk, express: with something in `go` */
+    struct td_share slots;  /* of express and bulk */
+    struct td_turns turns;  /* with something in `ready` */
 };
 
 bool bits_get(const struct bits *bits, uint32_t i)
@@ -131,13 +132,11 @@ void campaign_ready(struct campaign_set *campaigns, struct mail *mail, bool fron
     if (!mail->begun)
         td_turns_join(&campaigns->turns, &c->turn, td_turn_class(c->express, c->recipients, c->served));
     else if (!c->in_ring)
-        ring_push(c->express ? &campaigns->express : &campaigns->bulk, c);
+        ring_push(&campaigns->ring[c->express], c);
 }
 
-struct campaign *campaign_turn(struct campaign_set *campaigns, bool express)
+static struct campaign *ring_turn(struct ring *ring)
 {
-    struct ring *ring = express ? &campaigns->express : &campaigns->bulk;
-
     /* Campaigns whose mails are all gone fall out here; the one returned goes to the end. */
     while (ring->first) {
         struct campaign *c = ring_pop(ring);
@@ -150,9 +149,35 @@ struct campaign *campaign_turn(struct campaign_set *campaigns, bool express)
     return NULL;
 }
 
-size_t campaign_ring(const struct campaign_set *campaigns, bool express)
+static bool offer_ring(struct ring *ring, bool (*offer)(void *user, struct campaign *c), void *user)
 {
-    return express ? campaigns->express.count : campaigns->bulk.count;
+    for (size_t idle = 0; idle < ring->count; idle++) {
+        struct campaign *c = ring_turn(ring);
+
+        if (!c)
+            return false;
+        if (offer(user, c))
+            return true;
+    }
+    return false;
+}
+
+bool campaign_offer(struct campaign_set *campaigns, struct campaign_round *round, bool (*offer)(void *user, struct campaign *c),
+                    void *user)
+{
+    bool both = campaigns->ring[0].count > 0 && campaigns->ring[1].count > 0;
+    bool bulk = td_share_second(&campaigns->slots, TD_TURNS_EXPRESS);
+
+    for (int i = 0; i < 2; i++, bulk = !bulk) {
+        if (round->over[!bulk])
+            continue;
+        if (offer_ring(&campaigns->ring[!bulk], offer, user)) {
+            td_share_took(&campaigns->slots, TD_TURNS_EXPRESS, bulk, 1, both, 1);
+            return true;
+        }
+        round->over[!bulk] = true;
+    }
+    return false;
 }
 
 struct admission {
@@ -186,11 +211,10 @@ bool campaign_admit(struct campaign_set *campaigns, bool (*admit)(void *user, st
 
 size_t campaign_waiting(const struct campaign_set *campaigns)
 {
-    const struct ring *rings[] = {&campaigns->express, &campaigns->bulk};
     size_t waiting = 0;
 
     for (size_t i = 0; i < 2; i++)
-        for (const struct campaign *c = rings[i]->first; c; c = c->ring_next)
+        for (const struct campaign *c = campaigns->ring[i].first; c; c = c->ring_next)
             waiting += c->paused ? 0 : c->go.count;
     for (size_t i = 0; i < TD_TURN_CLASSES; i++)
         for (const struct td_turn *turn = campaigns->turns.first[i]; turn; turn = turn->next)

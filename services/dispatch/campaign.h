@@ -47,13 +47,17 @@ struct campaign *campaign_get(struct campaign_set *campaigns, const char *id); /
 
 /** Queue a mail, as READY or, when it has begun, as GO. front: it goes before the others. */
 void campaign_ready(struct campaign_set *campaigns, struct mail *mail, bool front);
+struct campaign_round { /* all zero: a new one */
+    bool over[2]; /* bulk, express: none of them can, as long as nothing else happens */
+};
 /**
- * Two rings of campaigns with mails in `go`, express and bulk: the next of one, NULL when it is empty. The caller takes a
- * mail from its list or leaves it; either way the next call gives another one. Plain turns will do: how much of each
- * campaign is in `go` was decided by campaign_admit.
+ * Offer what a begun mail waits for (a slot, a connection) to the campaigns with mails in `go`: express first, and its fifth
+ * to bulk (tandem/turns.h); within each plain turns will do, as campaign_admit has decided how much of each is in `go`.
+ * @param offer  @return true when its first mail went on
+ * @return false when none did
  */
-struct campaign *campaign_turn(struct campaign_set *campaigns, bool express);
-size_t campaign_ring(const struct campaign_set *campaigns, bool express); /* how many are in it */
+bool campaign_offer(struct campaign_set *campaigns, struct campaign_round *round, bool (*offer)(void *user, struct campaign *c),
+                    void *user);
 /**
  * Offer a place among the begun mails to the campaigns with ready ones, in order of tandem/turns.h (a quantum of one mail).
  * @param admit  @return true when it took a mail from the campaign's `ready`

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "flow_int.h"
+#include "place.h"
 #include "tandem/clock.h"
 #include "tandem/log.h"
 
@@ -92,7 +93,7 @@ static bool is_late(const struct mail *mail, int64_t wall_ms)
 /* Back to those that have begun, before the others. */
 static void back(struct dispatch *d, struct mail *mail)
 {
-    d->reserve++;
+    flow_begun(d, mail, 1);
     campaign_ready(d->campaigns, mail, true);
 }
 
@@ -116,13 +117,13 @@ static bool offer(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64
 
     if (c->cancelled) {
         mail_pop(&c->go);
-        d->reserve--;
+        flow_begun(d, mail, -1);
         flow_end(d, mail, RESULT(CANCELLED), "", NULL, "campaign.cancelled");
         return true;
     }
     if (is_late(mail, wall_ms)) {
         mail_pop(&c->go);
-        d->reserve--;
+        flow_begun(d, mail, -1);
         flow_end(d, mail, RESULT(EXPIRED), "", &mail->reply, "deadline");
         return true;
     }
@@ -130,7 +131,7 @@ static bool offer(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64
         return false;
     if (c->paused) { /* it would keep others from being begun */
         mail_pop(&c->go);
-        d->reserve--;
+        flow_begun(d, mail, -1);
         flow_unbegin(d, mail);
         return true;
     }
@@ -141,7 +142,7 @@ static bool offer(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64
     if (answer == ROUTE_HOLD && mail->pinned < 0 && !mail->avoid && !relays_held_ms(d->relays, mail))
         return false;
     mail_pop(&c->go);
-    d->reserve--;
+    flow_begun(d, mail, -1);
     if (answer == ROUTE_SEND)
         start(d, mail, relay);
     else if (answer == ROUTE_HOLD)
@@ -199,7 +200,7 @@ static bool admit(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64
         flow_retry(d, mail_pop(&c->ready), "campaign.paused");
         return true;
     }
-    if (d->reserve >= flow_reserve(relays_connections(d->relays), c->express))
+    if (!place_free(d->begun, relays_connections(d->relays), mail_is_express(mail)))
         return false;
     /* What ends without a relay goes on at once; all else only when a relay would have it. */
     if (!c->cancelled && !is_late(mail, wall_ms)) {
@@ -228,26 +229,11 @@ struct pump { /* one run of it */
     int64_t wall_ms;
 };
 
-/* Hand begun mails to the relays, express first. @return what is left of the burst */
-static unsigned offer_all(struct dispatch *d, const struct pump *pump, unsigned burst)
+static bool offer_next(void *user, struct campaign *c)
 {
-    for (int express = 1; express >= 0; express--) {
-        size_t idle = 0;
+    const struct pump *pump = user;
 
-        while (burst && idle < campaign_ring(d->campaigns, express)) {
-            struct campaign *c = campaign_turn(d->campaigns, express);
-
-            if (!c)
-                break;
-            if (offer(d, c, pump->now_ms, pump->wall_ms)) {
-                idle = 0;
-                burst--;
-            } else {
-                idle++;
-            }
-        }
-    }
-    return burst;
+    return offer(pump->d, c, pump->now_ms, pump->wall_ms);
 }
 
 static bool admit_next(void *user, struct campaign *c)
@@ -260,12 +246,14 @@ static bool admit_next(void *user, struct campaign *c)
 void flow_pump(struct dispatch *d)
 {
     struct pump pump = {d, td_mono_ms(), td_wall_ms()};
+    struct campaign_round round = {{false, false}};
     unsigned burst = PUMP_BURST;
 
     /* A process that slept through its session is a zombie: its lanes may be someone else's. */
     if (pump.now_ms - td_kafka_in_alive_ms(d->in) > (uint64_t)d->settings->kafka_session_timeout_ms * 3 / 4)
         return;
-    burst = offer_all(d, &pump, burst);
+    while (burst && campaign_offer(d->campaigns, &round, offer_next, &pump))
+        burst--;
     while (burst && campaign_admit(d->campaigns, admit_next, &pump))
         burst--;
     flow_flush_begins(d);

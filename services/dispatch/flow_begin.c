@@ -4,22 +4,16 @@
 #include <stdlib.h>
 
 #include "flow_int.h"
+#include "place.h"
 #include "tandem/clock.h"
 #include "tandem/log.h"
 #include "tandem/stages.h"
 
-enum {
-    RESERVE_MIN = 8, RESERVE_MAX = 256, /* mails begun and not yet with a relay: half as many as connections */
-    RESERVE_EXPRESS = 8,                /* and so many more for express, when bulk has taken all of these */
-    DOUBT_AGAIN_MS = 500                /* Redis is away */
-};
+enum { DOUBT_AGAIN_MS = 500 /* Redis is away */ };
 
-size_t flow_reserve(size_t connections, bool express)
+void flow_begun(struct dispatch *d, const struct mail *mail, int change)
 {
-    size_t reserve = connections / 2;
-
-    reserve = reserve < RESERVE_MIN ? RESERVE_MIN : reserve > RESERVE_MAX ? RESERVE_MAX : reserve;
-    return reserve + (express ? RESERVE_EXPRESS : 0);
+    d->begun[mail_is_express(mail)] += (size_t)change;
 }
 
 /* Was it written after Redis' view was built, so that every `tried` bit it ever had is there? */
@@ -71,7 +65,7 @@ static size_t in_flight_max(const struct td_settings *s, const struct lane *lane
         connections += (size_t)relay->max_connections;
         sending += (size_t)relay->max_connections * each;
     }
-    return sending + connections + flow_reserve(connections, lane->id.topic != TD_T_OUTBOUND);
+    return sending + connections + place_most(connections, lane->id.topic != TD_T_OUTBOUND);
 }
 
 void flow_lane_owned(struct dispatch *d, struct lane *lane)
@@ -95,7 +89,7 @@ void flow_begin(struct dispatch *d, struct mail *mail)
     struct campaign *c = mail->campaign;
 
     mail->state = MAIL_BEGIN;
-    d->reserve++;
+    flow_begun(d, mail, 1);
     mail_push(&c->begin, mail);
     if (!c->in_begin) {
         c->in_begin = true;
@@ -120,7 +114,7 @@ struct begin_call {
 static void go(struct dispatch *d, struct mail *mail)
 {
     mail->begun = true;
-    d->reserve++;
+    flow_begun(d, mail, 1);
     campaign_ready(d->campaigns, mail, false);
 }
 
@@ -201,7 +195,7 @@ static void on_begun(void *user, const struct td_begun *b, size_t count, const s
         if (!mail)
             continue;
         if (mail->state == MAIL_BEGIN)
-            d->reserve--;
+            flow_begun(d, mail, -1);
         if (err || i >= count) {
             if (begin_without_ledger(d, mail, call->sent))
                 call->mail[i] = NULL;

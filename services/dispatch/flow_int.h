@@ -26,8 +26,8 @@ void flow_blob_back(struct dispatch *d, struct mail *mail);
 void flow_drop(struct dispatch *d, struct mail *mail);
 
 /* flow_begin.c */
-/** How many mails may have begun and be with no relay, for so many connections. */
-size_t flow_reserve(size_t connections, bool express);
+/** A mail more or less (1, -1) is in BEGIN or GO. */
+void flow_begun(struct dispatch *d, const struct mail *mail, int change);
 /** To be asked of the ledger, which makes it GO, or ends it. */
 void flow_begin(struct dispatch *d, struct mail *mail);
 /** Ask for all that flow_begin has gathered. */

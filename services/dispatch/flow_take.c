@@ -110,7 +110,7 @@ void flow_record(struct dispatch *d, struct lane *lane, const struct td_record *
         td_app_fail(d->app, &(struct td_err){TD_ENOMEM, "no memory for a campaign"});
         return;
     }
-    mail->campaign->express = mail->msg->class_ == TANDEM__MAIL__V1__CAMPAIGN_CLASS__CAMPAIGN_CLASS_EXPRESS;
+    mail->campaign->express = mail_is_express(mail);
     take(d, lane, mail);
     if (lane->owned && lane->fresh_from < 0 && mail->timestamp_ms > lane->owned_at_ms + CLOCKS_MS)
         lane->fresh_from = mail->offset;

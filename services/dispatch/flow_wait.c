@@ -207,7 +207,7 @@ static void lane_let_go(struct dispatch *d, struct lane *lane)
             break;
         case MAIL_GO:
             mail_unlink(&mail->campaign->go, mail);
-            d->reserve--;
+            flow_begun(d, mail, -1);
             flow_drop(d, mail);
             break;
         case MAIL_LANE:
@@ -363,7 +363,7 @@ static void delayed_due(struct dispatch *d, int64_t wall_ms)
         } else if (mail->unbegin) {
             flow_unbegin(d, mail);
         } else if (mail->begun) {
-            d->reserve++;
+            flow_begun(d, mail, 1);
             campaign_ready(d->campaigns, mail, false);
         } else {
             mail->twin = false;

@@ -71,6 +71,11 @@ int mail_new(const struct td_record *rec, struct mail **ret, struct td_err *rete
     return TD_OK;
 }
 
+bool mail_is_express(const struct mail *mail)
+{
+    return mail->msg->class_ == TANDEM__MAIL__V1__CAMPAIGN_CLASS__CAMPAIGN_CLASS_EXPRESS;
+}
+
 void mail_free(struct mail *mail)
 {
     td_arena_free(mail->arena); /* the mail lies in it */

@@ -7,7 +7,7 @@
  *  BEGIN   the ledger was asked
  *  LEDGER  the answer to `begin` was lost: it is asked again when Redis is back
  *
- * Only a few mails more than there are connections are past BEGIN at any time (flow.c: reserve): after a crash each of
+ * Only a few mails more than there are connections are past BEGIN at any time (place.h): after a crash each of
  * those is one that nobody knows about.
  */
 #ifndef MAIL_H
@@ -93,6 +93,7 @@ struct mail {
  */
 int mail_new(const struct td_record *rec, struct mail **ret, struct td_err *reterr);
 void mail_free(struct mail *mail); /* its blob must have been given back */
+bool mail_is_express(const struct mail *mail);
 
 /** Point slices into the message and the blob. @return TD_OK, or TD_ESYNTAX when a segment lies outside */
 int mail_slice(struct mail *mail, const struct static_blob *blob, struct td_err *reterr);

@@ -321,7 +321,7 @@ static struct route_relay look(struct relays *relays, const struct mail *mail, s
     struct route_relay fit = {.never = true};
     const struct relay_view *view;
     const struct relay *r;
-    bool bulk = msg->class_ != TANDEM__MAIL__V1__CAMPAIGN_CLASS__CAMPAIGN_CLASS_EXPRESS;
+    bool bulk = !mail_is_express(mail);
 
     if (i == TD_RELAYS_MAX)
         return fit;

@@ -228,8 +228,8 @@ static void check_processes(void)
         for (const struct lane *lane = lane_first(d->lanes); lane; lane = lane->next)
             for (const struct mail *mail = lane->mails; mail; mail = mail->lane_next)
                 sim_violation("idle", "%s still holds %s in state %d", proc->name, mail->key, (int)mail->state);
-        if (d->reserve)
-            sim_violation("idle", "%s has nothing to do and a reserve of %zu", proc->name, d->reserve);
+        if (d->begun[0] || d->begun[1])
+            sim_violation("idle", "%s has nothing to do and %zu bulk and %zu express mails begun", proc->name, d->begun[0], d->begun[1]);
         if (!proc->redis_cut && sim_redis_well() && outcomes_owed(d->outcomes))
             sim_violation("idle", "%s still owes the ledger %zu ends", proc->name, outcomes_owed(d->outcomes));
     }

@@ -151,8 +151,66 @@ static void express_goes_first(void **unused)
 
     (void)unused;
     begin(&turns, c, 3);
-    assert_int_equal(run(&turns, 100), 100);
+    assert_int_equal(run(&turns, 16), 16);
+    assert_int_equal(c[2].served, 16);
+    run(&turns, 124);
     assert_int_equal(c[2].served, 100);
+}
+
+/* Mails that come one by one are never behind bulk. */
+static void a_single_express_mail_waits_for_nobody(void **unused)
+{
+    struct camp c[] = {{.backlog = 1000000, .served = 50000}, {.backlog = 1000000, .served = 50000}, {.express = true}};
+    struct td_turns turns;
+
+    (void)unused;
+    begin(&turns, c, 2);
+    for (uint64_t i = 0; i < 200; i++) {
+        run(&turns, 16 * (i % 7 + 1));
+        c[2].backlog = 1;
+        td_turns_join(&turns, &c[2].turn, TD_TURN_EXPRESS);
+        assert_int_equal(run(&turns, 1), 1);
+        assert_int_equal(c[2].served, i + 1);
+        td_turns_leave(&turns, &c[2].turn);
+    }
+}
+
+static void an_express_campaign_leaves_bulk_its_fifth(void **unused)
+{
+    struct camp c[] = {{.backlog = 1000000, .express = true}, {.backlog = 1000000, .express = true, .portion = 7},
+                       {.backlog = 1000000, .served = 50000}, {.backlog = 1900}};
+    struct td_turns turns;
+
+    (void)unused;
+    begin(&turns, c, 4);
+    run(&turns, 5000);
+    assert_in_range(c[0].served + c[1].served, 3950, 4050);
+    assert_in_range(c[3].served, 760, 840); /* of the fifth a small one has its four of five */
+    assert_in_range(c[2].served - 50000, 160, 240);
+    run(&turns, 95000);
+    assert_in_range(c[2].served - 50000 + c[3].served, 19900, 20100);
+    assert_int_equal(c[3].served, 1900);
+}
+
+/* Nor does bulk: it could not go for long, and then gets a turn at once, not all that it missed. */
+static void bulk_saves_nothing_up_against_express(void **unused)
+{
+    struct camp c[] = {{.backlog = 1000000, .express = true}, {.backlog = 1000000, .served = 50000, .blocked = true}};
+    struct td_turns turns;
+
+    (void)unused;
+    begin(&turns, c, 2);
+    run(&turns, 20000);
+    assert_int_equal(c[0].served, 20000);
+    c[1].blocked = false;
+    run(&turns, 1000);
+    assert_in_range(c[1].served - 50000, 190, 230);
+    c[0].blocked = true;
+    run(&turns, 20000);
+    c[0].blocked = false;
+    c[1].served = 50000;
+    run(&turns, 1000);
+    assert_in_range(c[1].served - 50000, 160, 210);
 }
 
 static void joining_twice_and_leaving_twice_is_fine(void **unused)
@@ -184,6 +242,9 @@ int main(void)
         cmocka_unit_test(who_waits_costs_the_others_nothing),
         cmocka_unit_test(nobody_saves_up),
         cmocka_unit_test(express_goes_first),
+        cmocka_unit_test(a_single_express_mail_waits_for_nobody),
+        cmocka_unit_test(an_express_campaign_leaves_bulk_its_fifth),
+        cmocka_unit_test(bulk_saves_nothing_up_against_express),
         cmocka_unit_test(joining_twice_and_leaving_twice_is_fine),
     };
 

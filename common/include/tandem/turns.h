@@ -1,11 +1,12 @@
 /* tandem/turns.h - whose turn it is: campaigns that share a lane, a window or a relay. Pure. Not thread-safe.
  *
- * Three classes. EXPRESS goes before all others. SMALL are campaigns of few recipients, and those of an unknown
- * number of which little has been served; LARGE are the rest: while both have something, SMALL gets TD_TURNS_SMALL
- * of every TD_TURNS_SMALL + 1 mails, whatever the number of campaigns in either. So a small campaign is soon
- * through, and however many small ones come, the large ones keep their part. Within a class: deficit round robin,
- * `quantum` mails a turn. Nobody who waits costs the others anything, and no time that a class had nothing to do in
- * is made up for. */
+ * Three classes. EXPRESS goes first; bulk is the rest. While both have something, EXPRESS gets TD_TURNS_EXPRESS of
+ * every TD_TURNS_EXPRESS + 1 mails, so that an express campaign of a million leaves bulk its fifth. Of bulk, SMALL are
+ * campaigns of few recipients, and those of an unknown number of which little has been served; LARGE are the others:
+ * while both have something, SMALL gets TD_TURNS_SMALL of every TD_TURNS_SMALL + 1 mails, whatever the number of
+ * campaigns in either. So a small campaign is soon through, and however many small ones come, the large ones keep
+ * their part. Within a class: deficit round robin, `quantum` mails a turn. Nobody who waits costs the others anything,
+ * and no time that a class had nothing to do in is made up for but by a few turns. */
 #ifndef TD_TURNS_H
 #define TD_TURNS_H
 
@@ -14,6 +15,7 @@
 #include <stdint.h>
 
 enum {
+    TD_TURNS_EXPRESS = 4,       /* mails of express to each one of bulk */
     TD_TURNS_SMALL = 4,         /* mails of small campaigns to each one of large ones */
     TD_TURNS_SMALL_MAILS = 2000 /* a campaign of more is large */
 };
@@ -30,11 +32,24 @@ struct td_turn { /* part of what takes turns; all zero: not in. Only turns.c loo
     int64_t left; /* of its turn */
 };
 
+/* Two that share, whichever the first is: of the first's mails less its weight times those of the second. */
+struct td_share {
+    int64_t lead;
+};
+/** Is it the second's turn, of those that take one mail for `weight` of the first? */
+bool td_share_second(const struct td_share *share, unsigned weight);
+/**
+ * One of them took so many mails.
+ * @param both     something of either waits: else nothing is owed
+ * @param quantum  mails a turn: no more than this one turn of the second, and its weight's of the first, is owed
+ */
+void td_share_took(struct td_share *share, unsigned weight, bool second, unsigned mails, bool both, unsigned quantum);
+
 struct td_turns {
     struct td_turn *first[TD_TURN_CLASSES], *last[TD_TURN_CLASSES];
     size_t count[TD_TURN_CLASSES];
-    int64_t quantum;
-    int64_t lead; /* mails of SMALL less TD_TURNS_SMALL times those of LARGE, while both had some */
+    unsigned quantum;
+    struct td_share express, small; /* EXPRESS and bulk; SMALL and LARGE */
 };
 
 void td_turns_init(struct td_turns *turns, unsigned quantum);

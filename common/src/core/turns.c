@@ -78,29 +78,31 @@ static unsigned serve_class(struct td_turns *turns, enum td_turn_class class,
     return 0;
 }
 
-/* Who is behind goes first; the lead is bounded, so that a class that could not take its part gets no more than
- * some turns of it later. */
-static unsigned serve_bulk(struct td_turns *turns,
-                           unsigned (*serve)(void *user, struct td_turn *turn, enum td_turn_class *class),
-                           void *user)
+bool td_share_second(const struct td_share *share, unsigned weight)
+{
+    return share->lead >= (int64_t)weight;
+}
+
+void td_share_took(struct td_share *share, unsigned weight, bool second, unsigned mails, bool both, unsigned quantum)
+{
+    int64_t most = (int64_t)quantum * weight, lead = share->lead + (second ? -(int64_t)mails * weight : (int64_t)mails);
+
+    share->lead = !both ? 0 : lead > most ? most : lead < -most ? -most : lead;
+}
+
+typedef unsigned serve_fn(void *user, struct td_turn *turn, enum td_turn_class *class);
+
+static unsigned serve_bulk(struct td_turns *turns, serve_fn *serve, void *user)
 {
     bool both = turns->count[TD_TURN_SMALL] > 0 && turns->count[TD_TURN_LARGE] > 0;
-    enum td_turn_class first = turns->lead <= 0 ? TD_TURN_SMALL : TD_TURN_LARGE;
-    enum td_turn_class second = first == TD_TURN_SMALL ? TD_TURN_LARGE : TD_TURN_SMALL;
-    enum td_turn_class class = first;
-    int64_t most = turns->quantum * TD_TURNS_SMALL;
-    unsigned mails = serve_class(turns, first, serve, user);
+    bool large = td_share_second(&turns->small, TD_TURNS_SMALL);
+    unsigned mails = serve_class(turns, large ? TD_TURN_LARGE : TD_TURN_SMALL, serve, user);
 
     if (mails == 0) {
-        class = second;
-        mails = serve_class(turns, second, serve, user);
+        large = !large;
+        mails = serve_class(turns, large ? TD_TURN_LARGE : TD_TURN_SMALL, serve, user);
     }
-    if (!both) {
-        turns->lead = 0;
-        return mails;
-    }
-    turns->lead += class == TD_TURN_SMALL ? (int64_t)mails : -(int64_t)mails * TD_TURNS_SMALL;
-    turns->lead = turns->lead > most ? most : turns->lead < -most ? -most : turns->lead;
+    td_share_took(&turns->small, TD_TURNS_SMALL, large, mails, both, turns->quantum);
     return mails;
 }
 
@@ -108,7 +110,14 @@ unsigned td_turns_serve(struct td_turns *turns,
                         unsigned (*serve)(void *user, struct td_turn *turn, enum td_turn_class *class),
                         void *user)
 {
-    unsigned mails = serve_class(turns, TD_TURN_EXPRESS, serve, user);
+    bool both = turns->count[TD_TURN_EXPRESS] > 0 && turns->count[TD_TURN_SMALL] + turns->count[TD_TURN_LARGE] > 0;
+    bool bulk = td_share_second(&turns->express, TD_TURNS_EXPRESS);
+    unsigned mails = bulk ? serve_bulk(turns, serve, user) : serve_class(turns, TD_TURN_EXPRESS, serve, user);
 
-    return mails > 0 ? mails : serve_bulk(turns, serve, user);
+    if (mails == 0) {
+        bulk = !bulk;
+        mails = bulk ? serve_bulk(turns, serve, user) : serve_class(turns, TD_TURN_EXPRESS, serve, user);
+    }
+    td_share_took(&turns->express, TD_TURNS_EXPRESS, bulk, mails, both, turns->quantum);
+    return mails;
 }
