@@ -681,5 +681,6 @@ if __name__ == "__main__":
     import cases_evidence  # noqa: F401
     import cases_metrics  # noqa: F401
     import cases_pause  # noqa: F401
+    import cases_turns  # noqa: F401
 
     sys.exit(flow.main())
