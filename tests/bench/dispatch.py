@@ -15,13 +15,14 @@ from stack import answers, free_port, wait_for  # noqa: E402
 from mta_servers import NotHere, find, libraries, unpack  # noqa: E402
 
 RTT_S = 0.025
-HOLD_S, REST_S = 20, 150  # what the memory takes, and all that comes after the rates
+HOLD_S, REST_S = 20, 185  # what the memory takes, and all that comes after the rates
 CONNECTIONS = 1000
 SIZES = (10240, 51200)
 MODES = ("lock step", "PIPELINING", "BDAT")
 # (plaintext or TLS, mode, size) -> what the rate must be, in R of the same size. Where the design names no size, 10 KiB.
 GOALS = {("plain", "lock step", 10240): 1.3, ("plain", "PIPELINING", 10240): 3, ("TLS", "lock step", 10240): 0.8,
          ("TLS", "PIPELINING", 10240): 2, ("TLS", "PIPELINING", 51200): 0.7}
+STAGES_MAILS = {"lock step": 60000, "PIPELINING": 160000, "BDAT": 240000}
 MAILS = {"lock step": 8000, "PIPELINING": 20000, "BDAT": 20000}
 
 
@@ -167,6 +168,21 @@ class Bench:
                  f"{median([g['relay_us'] for g in runs]):.0f}", met if how == "resumed" else ""] for how, runs in found.items()]
         return table(["handshakes", "resumed", "connections/s", "CPU µs a connection", "relay's", "met"], rows)
 
+    def stages(self):
+        """With and without in turn in one process; see run_stages of td_bench_dispatch.c."""
+        ratios, cost = {mode: [] for mode in MODES}, {mode: [] for mode in MODES}
+        rounds = Rounds(5, self.until - HOLD_S)
+        for _ in rounds:
+            for mode in MODES:
+                argv = [program(self.build, "td_bench_dispatch"), "--port", self.relays[mode].tls_port, "--ca", self.folder / "tls/ca.pem",
+                        "--stages", "--mails", STAGES_MAILS[mode]]
+                done = subprocess.run([str(a) for a in argv], check=True, stdout=subprocess.PIPE, text=True, preexec_fn=on_core(CLIENT_CORE))
+                got = json.loads(done.stdout)
+                ratios[mode].append(got["with_us"] / got["without_us"])
+                cost[mode].append(got["without_us"])
+        return f"{rounds.said()}:\n\n" + table(["dialogue", "CPU µs a mail", "÷ without stages (min–max)"], [
+            [mode, f"{median(cost[mode]):.1f}", f"{median(ratios[mode]):.3f} ({min(ratios[mode]):.3f}–{max(ratios[mode]):.3f})"] for mode in MODES])
+
     def memory(self):
         got = self.hold()
         each = [(kib - got["before_kib"]) / got["connections"] for kib in got["rss_kib"]]
@@ -191,7 +207,8 @@ def main(build, folder, quick=False, until=math.inf):
         if bench.smtp_source:
             parts += [bench.rates()]
         parts += [f"Round trip {RTT_S * 1000:.0f} ms, 10 KiB, TLS:\n\n" + bench.round_trips(), "5 % of the recipients refused, 10 KiB, TLS, "
-                  "10 connections:\n\n" + bench.refusals(), "A connection for each mail, 10 KiB, TLS 1.3, P-256:\n\n" + bench.handshakes(), bench.memory()]
+                  "10 connections:\n\n" + bench.refusals(), "A connection for each mail, 10 KiB, TLS 1.3, P-256:\n\n" + bench.handshakes(),
+                  "CPU by stage measured as in a service, 10 KiB, TLS, " + bench.stages(), bench.memory()]
         unoffered = bench.relays["lock step"].ask("GET", "/status")["unoffered_pipelining"]
         bench.goals.check("lock_step_is_lock_step", unoffered == 0, f"{unoffered} commands ahead of a reply")
     finally:

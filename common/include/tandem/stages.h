@@ -6,7 +6,8 @@
  * measured with a probability that keeps readings at TD_STAGES_READINGS_PER_S: every turn when there are few, one in
  * hundreds at full speed, chosen before anybody knows what it will do; it then stands for as many. td_stages_share
  * gives the thread's whole CPU time, which the kernel knows, to the stages in the proportions found. In turns that are
- * not measured td_stage is a branch. Cost: 0.2 % of one processor at most (but for the first moment of a rush).
+ * not measured td_stage is a branch (2 ns for a stage begun and ended). Cost: 0.1 % of a processor for the readings,
+ * more in the first moment of a rush; tests/bench/README.md has what dispatch's engine loses.
  *
  * Error: none in the sum. A stage's part is that of n measured turns: after a minute at full speed (n ~ 3,000) a tenth
  * of all is known to about 4 % of itself; what happens in few long turns then (a large campaign is compiled) is known
@@ -20,7 +21,7 @@
 #include "tandem/rng.h"
 
 enum {
-    TD_STAGES_READINGS_PER_S = 5000, /* of the clock */
+    TD_STAGES_READINGS_PER_S = 2000, /* of the clock */
     TD_STAGES_TURNS_MIN = 8           /* measured turns, before their parts are believed */
 };
 
