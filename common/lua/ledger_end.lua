@@ -1,6 +1,7 @@
 -- These mails have their outcome. Counted only when `done` changes from 0, so a repeated call changes nothing.
 -- KEYS: done, totals, pending, hours   ARGV: keep s, then for each mail: index, result, relay ("" = none), packed outcome
---   relay: of an accepted mail, and of one that is refused because the address takes no mail at all.
+--   relay: of an accepted mail, and of one that is refused because the address takes no mail at all ("refused:<relay>": the
+--   campaign's ceiling counts these as it counts hard bounces).
 -- hours: what each relay took ("a") and what bounced hard there ("h", such refusals included), by the hour since 1970, for the
 --   bounce rate of the whole relay (relay_count.lua). It says what this campaign has; so telling it twice adds nothing.
 -- Reply: how many were new, an array of what has grown in hours ("<relay> <hour> a|h <value>"), then the places in the call
@@ -19,12 +20,12 @@ for at = 2, #ARGV, 4 do
   if redis.call('SETBIT', KEYS[1], i, 1) == 0 then
     reply[1] = reply[1] + 1
     sums[result] = (sums[result] or 0) + 1
-    if result == 'accepted' and relay ~= '' then
-      local field = 'accepted:' .. relay
+    if relay ~= '' and (result == 'accepted' or result == 'refused') then
+      local field = result .. ':' .. relay
       sums[field] = (sums[field] or 0) + 1
+      in_hour(relay, 'a')
+      if result == 'refused' then in_hour(relay, 'h') end
     end
-    if relay ~= '' and (result == 'accepted' or result == 'refused') then in_hour(relay, 'a') end
-    if relay ~= '' and result == 'refused' then in_hour(relay, 'h') end
     redis.call('HSET', KEYS[3], i, ARGV[at + 3])
   elseif redis.call('HGET', KEYS[3], i) ~= ARGV[at + 3] then
     reply[#reply + 1] = (at - 2) / 4

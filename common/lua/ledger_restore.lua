@@ -42,9 +42,11 @@ end
 local function finish(i, result, relay, hour)
   if redis.call('SETBIT', KEYS[3], i, 1) == 1 then return false end
   add(result, 1)
-  if result == 'accepted' and relay ~= '' then add('accepted:' .. relay, 1) end
-  if relay ~= '' and (result == 'accepted' or result == 'refused') then in_hour(relay, hour, 'a', 1) end
-  if relay ~= '' and result == 'refused' then in_hour(relay, hour, 'h', 1) end
+  if relay ~= '' and (result == 'accepted' or result == 'refused') then
+    add(result .. ':' .. relay, 1)
+    in_hour(relay, hour, 'a', 1)
+    if result == 'refused' then in_hour(relay, hour, 'h', 1) end
+  end
   return true
 end
 

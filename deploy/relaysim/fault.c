@@ -145,6 +145,8 @@ static int read_key(struct fault *fault, const char *key, json_t *value, uint64_
         return read_text(value, key, fault->text, FAULT_TEXT_MAX, reterr);
     if (strcmp(key, "enhanced") == 0)
         return read_text(value, key, fault->enhanced, sizeof(fault->enhanced) - 1, reterr);
+    if (strcmp(key, "match") == 0)
+        return read_text(value, key, fault->match, sizeof(fault->match) - 1, reterr);
     if (strcmp(key, "delay_ms") == 0)
         return read_uint(value, key, 3600000, &fault->delay_ms, reterr);
     if (strcmp(key, "taken") == 0) {
@@ -181,6 +183,8 @@ static int check(struct fault *fault, struct td_err *reterr)
     if (fault->act == FAULT_REFUSE && (!only_connect || fault->counted || fault->share < 1.0))
         return td_fail(reterr, TD_EINVAL,
                        "refuse goes with connect, and not with count or share: nobody is seen to come");
+    if (*fault->match && (fault->points & ~(BIT(FAULT_AT_MAIL) | BIT(FAULT_AT_RCPT))))
+        return td_fail(reterr, TD_EINVAL, "match goes with mail and rcpt");
     if (fault->act == FAULT_LOSE && !only_final)
         return td_fail(reterr, TD_EINVAL, "lose goes with final");
     if (fault->act == FAULT_REPLY && only_connect)
@@ -267,6 +271,12 @@ static void expire(struct faults *faults, uint64_t now_ns)
 
 const struct fault *fault_strike(struct faults *faults, enum fault_point at, uint64_t now_ns, uint64_t taken_mails)
 {
+    return fault_strike_at(faults, at, (struct slice){"", 0}, now_ns, taken_mails);
+}
+
+const struct fault *fault_strike_at(struct faults *faults, enum fault_point at, struct slice args, uint64_t now_ns,
+                                    uint64_t taken_mails)
+{
     if (!(faults->points & BIT(at)))
         return NULL;
     expire(faults, now_ns);
@@ -274,6 +284,8 @@ const struct fault *fault_strike(struct faults *faults, enum fault_point at, uin
         struct fault *fault = &faults->fault[i];
 
         if (!(fault->points & BIT(at)) || taken_mails < fault->after_mails || fault->act == FAULT_REFUSE)
+            continue;
+        if (*fault->match && !memmem(args.data, args.len, fault->match, strlen(fault->match)))
             continue;
         fault->owed += fault->share;
         if (fault->owed < 1.0 - 1e-9) /* ten times 0.1 is a little less than 1 */
@@ -326,6 +338,8 @@ static json_t *describe(const struct fault *fault, uint64_t now_ns, uint64_t tak
         json_object_set_new(object, "code", json_integer(fault->code));
     if (fault->delay_ms)
         json_object_set_new(object, "delay_ms", json_integer((json_int_t)fault->delay_ms));
+    if (*fault->match)
+        json_object_set_new(object, "match", json_string(fault->match));
     if (fault->share < 1.0)
         json_object_set_new(object, "share", json_real(fault->share));
     if (fault->counted)

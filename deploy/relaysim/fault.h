@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "command.h"
 #include "tandem/err.h"
 
 #define FAULTS_MAX 64
@@ -61,6 +62,7 @@ struct fault {
     int code;
     char text[FAULT_TEXT_MAX + 1]; /* "" = a default for the code */
     char enhanced[12];             /* "" = none */
+    char match[65];                /* at mail and rcpt: acts only on a command that holds this; "" = on each */
     uint64_t delay_ms;
     bool taken;   /* at final, with hang, close, reset or garbage: the mail counts as taken all the same */
     bool counted; /* ends after `left` more */
@@ -94,6 +96,9 @@ size_t fault_lift(struct faults *faults, uint64_t id);
 /** The first fault that acts at this point now, counted as one hit; NULL = none. Valid until the table changes. */
 const struct fault *fault_strike(struct faults *faults, enum fault_point at, uint64_t now_ns,
                                  uint64_t taken_mails);
+/** The same of a command with these arguments; without them, as above, a fault with `match` never acts. */
+const struct fault *fault_strike_at(struct faults *faults, enum fault_point at, struct slice args, uint64_t now_ns,
+                                    uint64_t taken_mails);
 
 /** Is there a "refuse" in force? *ret_wake_ns is when that may end by itself; 0 = never. */
 bool fault_refusing(struct faults *faults, uint64_t now_ns, uint64_t taken_mails, uint64_t *ret_wake_ns);

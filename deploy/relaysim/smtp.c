@@ -100,7 +100,7 @@ void smtp_fault_do(struct session *session, const struct fault *fault, enum faul
     }
 }
 
-bool smtp_fault(struct session *session, enum fault_point at)
+static bool fault_at(struct session *session, enum fault_point at, struct slice args)
 {
     struct sim *sim = session->sim;
     const struct fault *fault;
@@ -109,11 +109,16 @@ bool smtp_fault(struct session *session, enum fault_point at)
         session->fault_passed = false;
         return false;
     }
-    fault = fault_strike(&sim->faults, at, sim->loop.now_ns, sim->taken_ever);
+    fault = fault_strike_at(&sim->faults, at, args, sim->loop.now_ns, sim->taken_ever);
     if (!fault)
         return false;
     smtp_fault_do(session, fault, at);
     return true;
+}
+
+bool smtp_fault(struct session *session, enum fault_point at)
+{
+    return fault_at(session, at, (struct slice){"", 0});
 }
 
 void smtp_idle(struct session *session)
@@ -445,7 +450,7 @@ static size_t step_line(struct session *session, struct slice bytes)
         return used;
     }
     verb = command_verb(line, &args);
-    if (smtp_fault(session, point_of(verb))) {
+    if (fault_at(session, point_of(verb), args)) {
         if (session->paused)
             return 0; /* the same line again after the pause */
         swallow_chunk(session, verb, args);

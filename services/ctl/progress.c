@@ -31,6 +31,8 @@ static void relay_field(struct totals *totals, const char *kind, size_t kind_len
         return;
     if (kind_len == 8 && memcmp(kind, "accepted", 8) == 0)
         relay->accepted = value;
+    else if (kind_len == 7 && memcmp(kind, "refused", 7) == 0)
+        relay->refused = value;
     else if (kind_len == 4 && memcmp(kind, "hard", 4) == 0)
         relay->hard = value;
     else if (kind_len == 4 && memcmp(kind, "soft", 4) == 0)
@@ -162,6 +164,8 @@ static int totals_body(const struct totals *totals, const char *campaign_id, str
 
     if (rc == TD_OK)
         rc = relays_json(totals, "by_relay", offsetof(struct totals_relay, accepted), out);
+    if (rc == TD_OK)
+        rc = relays_json(totals, "hard_refused", offsetof(struct totals_relay, refused), out);
     if (rc == TD_OK)
         rc = relays_json(totals, "hard", offsetof(struct totals_relay, hard), out);
     if (rc == TD_OK)

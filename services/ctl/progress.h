@@ -14,8 +14,8 @@
 
 struct totals_relay {
     char name[PROGRESS_NAME_MAX];
-    uint64_t accepted, hard, soft, block;
-    char left[96]; /* why the campaign left this relay; "" = it has not */
+    uint64_t accepted, refused, hard, soft, block; /* refused: because the address takes no mail */
+    char left[160];                                /* why the campaign left this relay; "" = it has not */
 };
 
 struct totals {                /* all zero at first */

@@ -16,16 +16,16 @@ enum {
     ACTIVE_MS = 10000, /* of campaigns asked for within this time */
     FORGET_MS = 600000, /* three times as long while held: its mails come round every ten minutes */
     CAMPAIGNS_MAX = 4096,
-    FIELDS = 3 /* accepted, hard, tripped of each relay; behind them `held` */
+    FIELDS = 4 /* accepted, refused, hard, tripped of each relay; behind them `held` */
 };
 
 struct verdict {
     struct campaign *campaign;
-    uint64_t tested; /* at this many accepted */
+    uint64_t tested; /* at this many mails that had the relay's final word */
     bool tripped;
     bool shared;  /* Redis has it */
     bool telling; /* Redis was asked to take it */
-    char evidence[96];
+    char evidence[CAMPAIGN_EVIDENCE_MAX];
 };
 
 struct campaign {
@@ -47,17 +47,32 @@ struct campaigns {
     uint64_t full_ms; /* when it was last said that there are too many */
 };
 
-uint64_t campaign_test_size(uint64_t accepted)
+uint64_t campaign_test_size(uint64_t mails)
 {
     uint64_t size = 100;
 
-    if (accepted < size)
+    if (mails < size)
         return 0;
-    if (accepted >= 1000)
-        return accepted / 1000 * 1000;
-    while (size * 2 <= accepted)
+    if (mails >= 1000)
+        return mails / 1000 * 1000;
+    while (size * 2 <= mails)
         size *= 2;
     return size;
+}
+
+/* What a campaign has at a relay. */
+struct counts {
+    uint64_t accepted, refused, hard; /* refused because the address takes no mail; bounced hard after it was accepted */
+};
+
+static uint64_t mails_of(const struct counts *counts)
+{
+    return counts->accepted + counts->refused;
+}
+
+static uint64_t bad_of(const struct counts *counts)
+{
+    return counts->hard + counts->refused;
 }
 
 static void totals_key(char *key, size_t size, const struct campaign *campaign)
@@ -78,7 +93,7 @@ static void on_tripped(void *user, const struct td_reply *reply, const struct td
 }
 
 /* Lost with Redis: this process holds to its verdict, and says it again at the next look. */
-static void trip(struct campaign *campaign, size_t relay, uint64_t hard, uint64_t accepted)
+static void trip(struct campaign *campaign, size_t relay, const struct counts *counts)
 {
     struct verdict *verdict = &campaign->verdict[relay];
     char key[96], field[64];
@@ -87,15 +102,18 @@ static void trip(struct campaign *campaign, size_t relay, uint64_t hard, uint64_
         return;
     if (!verdict->tripped)
         td_log(TD_WARN, "campaign.tripped",
-               "campaign=%s relay=%s hard=%" PRIu64 " accepted=%" PRIu64 " ceiling_per_10000=%" PRIu32, campaign->id,
-               campaign->owner->settings->relays[relay].name, hard, accepted, campaign->ceiling_per_10000);
+               "campaign=%s relay=%s accepted=%" PRIu64 " refused=%" PRIu64 " hard=%" PRIu64 " ceiling_per_10000=%" PRIu32,
+               campaign->id, campaign->owner->settings->relays[relay].name, counts->accepted, counts->refused, counts->hard,
+               campaign->ceiling_per_10000);
     verdict->tripped = true;
     verdict->shared = false;
     totals_key(key, sizeof(key), campaign);
     snprintf(field, sizeof(field), "tripped:%s", campaign->owner->settings->relays[relay].name);
     snprintf(verdict->evidence, sizeof(verdict->evidence),
-             "%" PRIu64 " of %" PRIu64 " bounced hard, surely above %.2f %%, ceiling %.2f %%", hard, accepted,
-             td_wilson_lower(hard, accepted) * 100, campaign->ceiling_per_10000 / 100.0);
+             "%" PRIu64 " of %" PRIu64 " bounced hard (%" PRIu64 " refused by the relay, %" PRIu64
+             " reported later), surely above %.2f %%, ceiling %.2f %%",
+             bad_of(counts), mails_of(counts), counts->refused, counts->hard,
+             td_wilson_lower(bad_of(counts), mails_of(counts)) * 100, campaign->ceiling_per_10000 / 100.0);
     verdict->telling =
         td_redis_answers(td_redis_command(campaign->owner->redis,
                                           (struct td_arg[]){TD_ARG_STR("HSETNX"), TD_ARG_STR(key), TD_ARG_STR(field),
@@ -103,13 +121,19 @@ static void trip(struct campaign *campaign, size_t relay, uint64_t hard, uint64_
                                           4, on_tripped, verdict));
 }
 
+static uint64_t count_at(const struct td_reply *reply, size_t at)
+{
+    long long value = td_reply_int(td_reply_at(reply, at));
+
+    return value > 0 ? (uint64_t)value : 0;
+}
+
 /* @return true: an operator has given it this relay back */
 static bool judge(struct campaign *campaign, size_t relay, const struct td_reply *reply)
 {
     struct verdict *verdict = &campaign->verdict[relay];
-    long long accepted = td_reply_int(td_reply_at(reply, FIELDS * relay));
-    long long hard = td_reply_int(td_reply_at(reply, FIELDS * relay + 1));
-    bool shared = td_reply_type(td_reply_at(reply, FIELDS * relay + 2)) != TD_REPLY_NIL;
+    struct counts counts = {count_at(reply, FIELDS * relay), count_at(reply, FIELDS * relay + 1), count_at(reply, FIELDS * relay + 2)};
+    bool shared = td_reply_type(td_reply_at(reply, FIELDS * relay + 3)) != TD_REPLY_NIL;
     bool given_back = verdict->shared && !shared;
     uint64_t size;
 
@@ -118,17 +142,17 @@ static bool judge(struct campaign *campaign, size_t relay, const struct td_reply
     verdict->shared = shared;
     if (shared)
         verdict->tripped = true;
-    if (accepted <= 0 || hard < 0)
+    if (counts.hard > counts.accepted) /* a report may overtake the outcome of its mail */
+        counts.hard = counts.accepted;
+    if (mails_of(&counts) == 0)
         return given_back;
-    if (hard > accepted)
-        hard = accepted;
-    size = campaign_test_size((uint64_t)accepted);
+    size = campaign_test_size(mails_of(&counts));
     if (verdict->tripped && !shared) {
-        trip(campaign, relay, (uint64_t)hard, (uint64_t)accepted);
+        trip(campaign, relay, &counts);
     } else if (!verdict->tripped && size > verdict->tested) {
         verdict->tested = size;
-        if (td_wilson_lower((uint64_t)hard, (uint64_t)accepted) > campaign->ceiling_per_10000 / 10000.0)
-            trip(campaign, relay, (uint64_t)hard, (uint64_t)accepted);
+        if (td_wilson_lower(bad_of(&counts), mails_of(&counts)) > campaign->ceiling_per_10000 / 10000.0)
+            trip(campaign, relay, &counts);
     }
     return given_back;
 }
@@ -188,7 +212,7 @@ static void on_totals(void *user, const struct td_reply *reply, const struct td_
 static void look(struct campaign *campaign, uint64_t now)
 {
     const struct td_settings *settings = campaign->owner->settings;
-    static const char *const prefix[FIELDS] = {"accepted", "hard", "tripped"};
+    static const char *const prefix[FIELDS] = {"accepted", "refused", "hard", "tripped"};
     char key[96], field[FIELDS * TD_RELAYS_MAX][64];
     struct td_arg args[3 + FIELDS * TD_RELAYS_MAX] = {TD_ARG_STR("HMGET")};
 

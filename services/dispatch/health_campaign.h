@@ -1,5 +1,5 @@
-/* health_campaign.h - the bounce trigger: does a campaign bounce more at a relay than its ceiling allows? Reads
- * the ledger's totals in the background; a verdict sticks and is shared: field tripped:<relay> of the totals,
+/* health_campaign.h - the bounce trigger: does a campaign bounce more at a relay than its ceiling allows? Both what the relay
+ * refused because the address takes no mail, and what it took and reported later. Reads the ledger's totals in the background; a verdict sticks and is shared: field tripped:<relay> of the totals,
  * which an operator may delete. Loop thread only. */
 #ifndef HEALTH_CAMPAIGN_H
 #define HEALTH_CAMPAIGN_H
@@ -12,7 +12,7 @@
 #include "tandem/settings.h"
 
 /* Of a campaign that names none (submission.proto: 0). */
-enum { CAMPAIGN_CEILING_PER_10000 = 500 };
+enum { CAMPAIGN_CEILING_PER_10000 = 500, CAMPAIGN_EVIDENCE_MAX = 160 };
 
 /* Why a campaign is held: field `held` of the totals, for people and for rendering, which then renders next to nothing. */
 #define HELD_BOUNCES "bounces" /* it has left every relay of its route: an operator must look */
@@ -43,7 +43,8 @@ uint64_t campaigns_held_ms(const struct campaigns *campaigns, const char *campai
 void campaigns_tick(struct campaigns *campaigns);
 
 /** The sizes at which a rate is tested: 100, 200, 400, 800, then every 1,000. Looking at every mail would call a
- * good list bad sooner or later. @return the largest one <= accepted, 0 below 100. Pure. */
-uint64_t campaign_test_size(uint64_t accepted);
+ * good list bad sooner or later. @param mails  accepted, or refused for the address's fault
+ * @return the largest one <= mails, 0 below 100. Pure. */
+uint64_t campaign_test_size(uint64_t mails);
 
 #endif /* HEALTH_CAMPAIGN_H */

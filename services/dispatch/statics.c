@@ -30,7 +30,7 @@ struct blob {
     bool failed; /* a part failed; waits for the other parts' callbacks */
     struct td_err err;
     unsigned refs;
-    struct waiter *waiters;
+    struct waiter *waiters, **last_waiter; /* told in the order in which they came: a lane's mails begin in theirs */
     struct blob *idle_prev, *idle_next;
 };
 
@@ -136,6 +136,7 @@ static void blob_settle(struct blob *b)
         td_fail(&b->err, TD_ESYNTAX, "static pieces do not have the SHA-256 they are named by");
     }
     b->waiters = NULL;
+    b->last_waiter = &b->waiters;
     b->refs++; /* held here while callbacks come and go */
     for (; w; w = next) {
         next = w->next;
@@ -229,6 +230,7 @@ static struct blob *blob_new(struct statics *s, const uint8_t *sha256, size_t by
         return NULL;
     }
     b->owner = s;
+    b->last_waiter = &b->waiters;
     b->pub = (struct static_blob){b->data, bytes};
     b->parts = (bytes + PART_BYTES - 1) / PART_BYTES;
     s->bytes += bytes;
@@ -259,8 +261,9 @@ void statics_get(struct statics *s, const uint8_t sha256[STATIC_SHA_BYTES], size
         cb(user, NULL, &err);
         return;
     }
-    *w = (struct waiter){b->waiters, cb, user};
-    b->waiters = w;
+    *w = (struct waiter){NULL, cb, user};
+    *b->last_waiter = w;
+    b->last_waiter = &w->next;
     if (fresh)
         blob_load(b);
 }

@@ -83,8 +83,10 @@ static void check_fault(const char *data, size_t size)
     if (json && fault_add(faults, json, 1, 0, &id, NULL) == TD_OK) {
         PROMISE(faults->count == 1 && faults->points);
         json_decref(fault_list(faults, 1, 0));
-        for (enum fault_point at = FAULT_AT_CONNECT; at <= FAULT_AT_INJECT; at++)
+        for (enum fault_point at = FAULT_AT_CONNECT; at <= FAULT_AT_INJECT; at++) {
             fault_strike(faults, at, 1, UINT32_MAX);
+            fault_strike_at(faults, at, (struct slice){data, size}, 1, UINT32_MAX);
+        }
         PROMISE(fault_lift(faults, 0) <= 1);
     }
     json_decref(json);

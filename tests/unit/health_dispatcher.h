@@ -11,7 +11,7 @@ struct dispatcher {
     unsigned campaigns_left, levels_told;
     enum bounce_level level;
     int campaigns_held;
-    char evidence[96];
+    char evidence[160];
 };
 
 static inline void on_changed(void *user, size_t relay, enum relay_state from, const struct relay_view *view, bool first)

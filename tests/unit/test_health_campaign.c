@@ -16,17 +16,23 @@ static void on_number(void *user, const struct td_reply *reply, const struct td_
     *(long long *)user = td_reply_int(reply);
 }
 
-static void set_totals(const char *campaign, const char *accepted, const char *hard)
+static void set_all(const char *campaign, const char *accepted, const char *refused, const char *hard)
 {
     char key[96];
     bool done = false;
 
     snprintf(key, sizeof(key), "td:{c:%s}:totals", campaign);
     td_redis_command(redis,
-                     (struct td_arg[]){TD_ARG_STR("HSET"), TD_ARG_STR(key), TD_ARG_STR("accepted:bounce"),
-                                       TD_ARG_STR(accepted), TD_ARG_STR("hard:bounce"), TD_ARG_STR(hard)},
-                     6, on_done, &done);
+                     (struct td_arg[]){TD_ARG_STR("HSET"), TD_ARG_STR(key), TD_ARG_STR("accepted:bounce"), TD_ARG_STR(accepted),
+                                       TD_ARG_STR("refused:bounce"), TD_ARG_STR(refused), TD_ARG_STR("hard:bounce"),
+                                       TD_ARG_STR(hard)},
+                     8, on_done, &done);
     assert_true(loop_until(&loop, &done, 2000));
+}
+
+static void set_totals(const char *campaign, const char *accepted, const char *hard)
+{
+    set_all(campaign, accepted, "0", hard);
 }
 
 static bool fit_after(struct health *health, const char *campaign, unsigned ms)
@@ -64,6 +70,36 @@ static void a_campaign_that_bounces_too_much_leaves_the_relay(void **unused)
     health_free(b.health);
 }
 
+/* Of what the relay had a final word on: taken or refused for the address. Reports are about what was taken. */
+static void refusals_and_reports_count_together(void **unused)
+{
+    static const struct {
+        const char *campaign, *accepted, *refused, *hard;
+        bool fit;
+    } row[] = {{"all99", "0", "99", "0", true},     {"all100", "0", "100", "0", false},   {"sync9", "91", "9", "0", true},
+               {"sync10", "90", "10", "0", false},  {"both9", "95", "5", "4", true},      {"both10", "95", "5", "5", false},
+               {"size", "199", "0", "50", true},    {"early", "96", "4", "1000", false},  {"reports", "0", "0", "1000", true}};
+    struct dispatcher a;
+    struct td_settings settings = settings_for("bounce");
+
+    (void)unused;
+    dispatcher_open(&a, &settings, redis);
+    assert_true(loop_until(&loop, &a.fit, 2000));
+    set_totals("size", "100", "0"); /* tested, and next at 200 */
+    assert_true(fit_after(a.health, "size", 100));
+    for (size_t i = 0; i < COUNT(row); i++)
+        set_all(row[i].campaign, row[i].accepted, row[i].refused, row[i].hard);
+    loop_for(&loop, 1100);
+    for (size_t i = 0; i < COUNT(row); i++)
+        if (fit_after(a.health, row[i].campaign, 100) != row[i].fit)
+            fail_msg("%s", row[i].campaign);
+    set_all("size", "199", "1", "50"); /* a refusal makes the size full */
+    assert_false(fit_after(a.health, "size", 1300));
+    assert_non_null(strstr(a.evidence, "51 of 200 bounced hard (1 refused by the relay, 50 reported later), surely above 19.9"));
+    assert_non_null(strstr(a.evidence, " %, ceiling 5.00 %")); /* whole */
+    health_free(a.health);
+}
+
 static long long totals_has(const char *campaign, const char *field)
 {
     char key[96];
@@ -92,7 +128,7 @@ static void of_a_campaign_that_leaves_one_dispatcher_tells(void **unused)
     assert_false(health_campaign_fit(a.health, 0, "leaves", 0));
     assert_false(health_campaign_fit(b.health, 0, "leaves", 0));
     assert_int_equal(a.campaigns_left + b.campaigns_left, 1);
-    assert_non_null(strstr(a.campaigns_left ? a.evidence : b.evidence, "100 of 1000 bounced hard, surely above 8."));
+    assert_non_null(strstr(a.campaigns_left ? a.evidence : b.evidence, "100 of 1000 bounced hard (0 refused by the relay, 100 reported later), surely above 8."));
     health_free(a.health);
     health_free(b.health);
 }
@@ -146,6 +182,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_campaign_that_bounces_too_much_leaves_the_relay),
+        cmocka_unit_test(refusals_and_reports_count_together),
         cmocka_unit_test(of_a_campaign_that_leaves_one_dispatcher_tells),
         cmocka_unit_test(a_held_campaign_says_so_until_it_has_a_relay_again),
         cmocka_unit_test(a_rate_is_tested_only_at_growing_sizes),

@@ -113,14 +113,14 @@ static void a_mail_goes_once_then_is_tried_then_done(void **unused)
 static void an_end_told_twice_counts_once(void **unused)
 {
     const struct td_ended first[] = {
-        {1, "accepted", "ses", "a", 1}, {2, "refused", "ses", "b", 1}, {3, "suppressed", "", "c", 1}};
+        {1, "accepted", "ses", "a", 1}, {2, "refused", "", "b", 1}, {3, "suppressed", "", "c", 1}, {5, "refused", "ses", "e", 1}};
     const struct td_ended again[] = {{1, "accepted", "backup", "z", 1}, {4, "accepted", "backup", "d", 1}};
     static const uint32_t published[] = {1};
 
     (void)unused;
-    assert_int_equal(number_of(td_ledger_end(redis, "twice", first, 3, on_answer, &shared)), 3);
+    assert_int_equal(number_of(td_ledger_end(redis, "twice", first, 4, on_answer, &shared)), 4);
     assert_int_equal(number_of(td_ledger_published(redis, "twice", published, 1, on_answer, &shared)), 1);
-    assert_int_equal(number_of(td_ledger_end(redis, "twice", first, 3, on_answer, &shared)), 0);
+    assert_int_equal(number_of(td_ledger_end(redis, "twice", first, 4, on_answer, &shared)), 0);
     assert_int_equal(shared.more, TD_ENDED_OTHERS); /* the hours, and one: of 1, published, nobody knows any more which outcome it had: not ours to say */
     assert_int_equal(number_of(td_ledger_end(redis, "twice", again, 2, on_answer, &shared)), 1);
     assert_int_equal(shared.more, TD_ENDED_OTHERS);
@@ -128,11 +128,12 @@ static void an_end_told_twice_counts_once(void **unused)
     assert_int_equal(ASK("HGET", "td:{c:twice}:totals", "accepted"), 2);
     assert_int_equal(ASK("HGET", "td:{c:twice}:totals", "accepted:ses"), 1);
     assert_int_equal(ASK("HGET", "td:{c:twice}:totals", "accepted:backup"), 1);
-    assert_int_equal(ASK("HGET", "td:{c:twice}:totals", "refused"), 1);
-    assert_int_equal(ASK("HEXISTS", "td:{c:twice}:totals", "refused:ses"), 0);
+    assert_int_equal(ASK("HGET", "td:{c:twice}:totals", "refused"), 2);
+    assert_int_equal(ASK("HGET", "td:{c:twice}:totals", "refused:ses"), 1); /* of those, for the address's fault */
+    assert_int_equal(ASK("HLEN", "td:{c:twice}:totals"), 6);
     assert_int_equal(ASK("HGET", "td:{c:twice}:totals", "suppressed"), 1);
     assert_int_equal(ASK("HEXISTS", "td:{c:twice}:pending", "1"), 0); /* published stays published */
-    assert_int_equal(ASK("HLEN", "td:{c:twice}:pending"), 3);
+    assert_int_equal(ASK("HLEN", "td:{c:twice}:pending"), 4);
 }
 
 /* What bounce asks before it ends a mail whose relay has told of it. */

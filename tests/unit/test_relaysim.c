@@ -197,6 +197,14 @@ static void faults_act_as_often_as_they_say(void **unused)
     for (int i = 0; i < 10; i++)
         hits += fault_strike(&faults, FAULT_AT_MAIL, 1, 15) != NULL;
     assert_int_equal(hits, 2);
+    add(&faults, "{\"at\":\"rcpt\",\"do\":\"reply\",\"code\":550,\"match\":\"@gone.\",\"share\":0.5,\"count\":2}", 0, 0);
+    hits = 0;
+    for (int i = 0; i < 10; i++) {
+        assert_null(fault_strike_at(&faults, FAULT_AT_RCPT, (struct slice){"TO:<a@here.test>", 16}, 1, 0));
+        assert_null(fault_strike(&faults, FAULT_AT_RCPT, 1, 0));
+        hits += fault_strike_at(&faults, FAULT_AT_RCPT, (struct slice){"TO:<a@gone.test>", 16}, 1, 0) != NULL;
+    }
+    assert_int_equal(hits, 2);
     add(&faults, "{\"at\":\"any\",\"do\":\"close\",\"for_ms\":100}", 0, 0);
     assert_non_null(fault_strike(&faults, FAULT_AT_OTHER, 100 * MS - 1, 0));
     assert_null(fault_strike(&faults, FAULT_AT_CONNECT, 1, 0));
@@ -204,7 +212,7 @@ static void faults_act_as_often_as_they_say(void **unused)
     assert_int_equal(faults.count, 0);
     for (int i = 0; i < 3; i++)
         add(&faults, "{\"certificate\":\"expired\"}", 0, 0);
-    assert_int_equal(fault_lift(&faults, 4), 1);
+    assert_int_equal(fault_lift(&faults, 5), 1);
     assert_int_equal(fault_lift(&faults, 0), 2);
     assert_int_equal(faults.points, 0);
 }

@@ -114,6 +114,7 @@ static void progress_shows_rates_and_end(void **unused)
     assert_int_equal(progress_eta_s(&progress), -1);
     totals_field(&totals, "accepted", 240);
     totals_field(&totals, "accepted:ses-eu", 240);
+    totals_field(&totals, "refused:ses-eu", 3);
     totals_field(&totals, "invalid", 10);
     progress_add(&progress, &totals, 11000);
     assert_true(progress_rate_now(&progress) > 249.9 && progress_rate_now(&progress) < 250.1);
@@ -128,7 +129,7 @@ static void progress_shows_rates_and_end(void **unused)
     td_buf_clear(&out);
     assert_int_equal(totals_json(&totals, "c1", &out), TD_OK);
     assert_non_null(strstr(td_buf_str(&out), "\"accepted\":990,"));
-    assert_non_null(strstr(td_buf_str(&out), "\"by_relay\":{\"ses-eu\":240}"));
+    assert_non_null(strstr(td_buf_str(&out), "\"by_relay\":{\"ses-eu\":240},\"hard_refused\":{\"ses-eu\":3},"));
     td_buf_release(&out);
 }
 

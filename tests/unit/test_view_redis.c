@@ -64,6 +64,7 @@ static const struct td_fact facts[] = {
     {0, "accepted", "ses", hash_a, 0},
     {1, "accepted", "own", hash_a, 0},
     {2, "refused", "ses", NULL, 0},
+    {8, "refused", "", NULL, 0},
     {9, "suppressed", "", hash_b, 0},
     {0, "soft", "ses", hash_a, 0},
     {0, "hard", "ses", hash_a, 0},
@@ -78,11 +79,12 @@ static long long restore(const char *campaign, int64_t sealed)
 
 static void check_totals(void)
 {
-    assert_int_equal(TOTAL("x", "submitted"), 5); /* 0 to 3, and 9, of which only the outcome is left */
+    assert_int_equal(TOTAL("x", "submitted"), 6); /* 0 to 3, and 8 and 9, of which only the outcomes are left */
     assert_int_equal(TOTAL("x", "accepted"), 2);
     assert_int_equal(TOTAL("x", "accepted:ses"), 1);
     assert_int_equal(TOTAL("x", "accepted:own"), 1);
-    assert_int_equal(TOTAL("x", "refused"), 1);
+    assert_int_equal(TOTAL("x", "refused"), 2);
+    assert_int_equal(TOTAL("x", "refused:ses"), 1);
     assert_int_equal(TOTAL("x", "suppressed"), 1);
     assert_int_equal(TOTAL("x", "hard:ses"), 1);
     assert_int_equal(TOTAL("x", "soft:ses"), 0); /* hard took its place */

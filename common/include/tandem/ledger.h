@@ -6,7 +6,8 @@
  * end td:{c:X}:done     bitmap, it has its outcome                             until mail.outcomes has it
  *   td:{c:X}:addr     string, 16 bytes a recipient         td:{c:X}:bounced  bitmap, counted as bounced
  * totals fields: submitted, accepted, refused, invalid, suppressed, expired, cancelled, unconfirmed,
- *   accepted:<relay>, hard:<relay>, soft:<relay>, block:<relay>, and count (sealed recipient count).
+ *   accepted:<relay>, refused:<relay> (because the address takes no mail), hard:<relay>, soft:<relay>, block:<relay>,
+ *   and count (sealed recipient count).
  *   td:{c:X}:begun:T  what begin with token T answered, for 10 minutes
  *   td:{c:X}:hours    hash, what each relay took and what bounced there by the hour, for 26 hours after the last change
  * All expire 30 days after the last change. Every call may be repeated: it has no further effect, except begin
