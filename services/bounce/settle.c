@@ -1,4 +1,4 @@
-/* record -> token and what it says (settle_read.c) -> ledger: has the mail its outcome? if not, it is ACCEPTED
+/* record -> token and what it says (settle_read.c) -> ledger: has the mail its outcome? in doubt: it is ACCEPTED; else noted
  *        -> address hash -> ledger: counter of bounces -> relay's hours -> suppression (Redis) -> topics (settle_write.c) -> done
  *
  * Each step may be repeated: the ledger ends and counts a recipient once, and all else is named by its key. Whatever
@@ -188,8 +188,6 @@ static void on_ended(void *user, const struct td_reply *reply, const struct td_e
     struct report *r = user;
 
     if (err || td_reply_count(reply) > TD_ENDED_OTHERS) { /* not told, or somebody was faster: it is looked at again */
-        free(r->outcome);
-        r->outcome = NULL;
         report_again(r);
         return;
     }
@@ -200,7 +198,24 @@ static void on_ended(void *user, const struct td_reply *reply, const struct td_e
     tell_relay(r, td_reply_at(reply, TD_ENDED_HOURS), count);
 }
 
-/* It has no outcome, and what came back proves that the relay took it. */
+static void on_noted(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    struct report *r = user;
+
+    if (err || td_reply_int(reply) != TD_NOTED) { /* not told; or it has ended meanwhile, or is in doubt now */
+        report_again(r);
+        return;
+    }
+    free(r->outcome);
+    r->outcome = NULL;
+    r->noted = true;
+    td_metric_add(r->owner->noted, 1);
+    td_log(TD_DEBUG, "mail.noted", "msg=%s/%" PRIu32 " relay=%s by=%s", r->token.campaign_id, r->token.index, r->relay, r->evidence);
+    count(r);
+}
+
+/* It has no outcome, and what came back proves that the relay took it. Only a mail in doubt is ended: a dispatcher that has it under
+ * way will say what became of it, perhaps without the ledger, when it is cut off from Redis. */
 static void end_mail(struct report *r)
 {
     struct td_ended ended = {.index = r->token.index, .result = "accepted", .relay = r->relay};
@@ -212,7 +227,10 @@ static void end_mail(struct report *r)
     }
     ended.outcome = r->outcome;
     ended.outcome_len = r->outcome_len;
-    asked(r, td_ledger_end(r->owner->redis, r->token.campaign_id, &ended, 1, on_ended, r));
+    if (r->doubted)
+        asked(r, td_ledger_end(r->owner->redis, r->token.campaign_id, &ended, 1, on_ended, r));
+    else
+        asked(r, td_ledger_note(r->owner->redis, r->token.campaign_id, r->token.index, r->outcome, r->outcome_len, on_noted, r));
 }
 
 /* What came back names nobody we trust; the hash that ingestion stored for this number does. A number that was never
@@ -238,7 +256,7 @@ static void on_hash(void *user, const struct td_reply *reply, const struct td_er
                "msg=%s/%" PRIu32 " why=\"Redis does not know whose mail it was\"", r->token.campaign_id,
                r->token.index);
     }
-    if (r->outcome || r->known)
+    if (r->outcome || r->known || r->noted)
         count(r);
     else
         end_mail(r);
@@ -271,7 +289,7 @@ static bool take_pending(struct report *r, const char *pending, size_t len)
 }
 
 /* A mail whose relay has answered is ended by dispatch, a moment after it was taken: an event that is faster waits for
- * that, since the reply says more. So does one that comes when Redis has just come back: what dispatch ended without it
+ * that, and there is nothing to note. So does one that comes when Redis has just come back: what dispatch ended without it
  * is on mail.outcomes, and not yet in the ledger. */
 static void on_looked(void *user, const struct td_reply *reply, const struct td_err *err)
 {
@@ -285,11 +303,15 @@ static void on_looked(void *user, const struct td_reply *reply, const struct td_
         return;
     }
     done = td_reply_int(td_reply_at(reply, 0)) == 1;
-    pending = td_reply_str(td_reply_at(reply, 1), &len);
+    free(r->outcome); /* of an earlier try: what holds is what the ledger has now */
+    r->outcome = NULL;
+    r->noted = false;
+    pending = td_reply_str(td_reply_at(reply, TD_LOOKED_PENDING), &len);
+    r->doubted = !done && td_reply_int(td_reply_at(reply, TD_LOOKED_DOUBT)) == 1;
     r->known = done && len == 0;
-    if (!r->known && early) {
+    if (!r->known && !r->doubted && early) {
         report_again(r);
-    } else if (done && len && !r->outcome && !take_pending(r, pending, len)) {
+    } else if (done && len && !take_pending(r, pending, len)) {
         report_again(r);
     } else if (r->known && !r->bounced && !r->complained && !r->suppress) {
         report_end(r, true); /* as nearly all are: the proof of what was known */
@@ -480,6 +502,8 @@ static void make_metrics(struct settle *s, struct td_metrics *metrics)
                               "Complaints by addresses that were not suppressed yet.", "");
     s->settled = td_metric(metrics, TD_COUNTER, "tandem_bounce_settled_total",
                            "Mails whose outcome is ACCEPTED because of what came back.", "");
+    s->noted = td_metric(metrics, TD_COUNTER, "tandem_bounce_noted_total",
+                         "Proofs kept for mails that somebody still has under way.", "");
     s->no_hash = td_metric(metrics, TD_COUNTER, "tandem_bounce_not_suppressed_total",
                            "Bounces and complaints whose address is not known any more, because Redis lost it.", "");
     s->dead = td_metric(metrics, TD_COUNTER, "tandem_bounce_dead_letters_total",

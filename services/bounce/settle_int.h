@@ -38,6 +38,8 @@ struct report {
     uint8_t hash[TD_HASH_BYTES];
     bool has_hash;
     bool known;       /* the mail has its outcome, on mail.outcomes */
+    bool doubted;     /* the ledger says that it is in doubt: we may end it */
+    bool noted;       /* somebody has it under way: the proof is kept in the ledger, and the outcome is theirs to say */
     bool ended;       /* by us, in the ledger: outcome is to be published */
     void *outcome;    /* packed; owned */
     size_t outcome_len;
@@ -68,7 +70,7 @@ struct settle {
     void (*drained)(void *user);
     uint64_t drain_until_ms;
     struct td_metric *by_class[BOUNCE_UNKNOWN + 1], *ignored[IGNORED_COUNT], *dead, *no_hash, *m_busy, *events[7],
-        *complaints, *settled;
+        *complaints, *settled, *noted;
 };
 
 /* settle_read.c */

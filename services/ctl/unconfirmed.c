@@ -207,18 +207,21 @@ static void print_mail(const struct ctl *ctl, const struct unconfirmed *mail)
                mail->reason, evidence(mail), *mail->bounce_status ? " " : "", mail->bounce_status);
 }
 
-static void print_waiting(const struct ctl *ctl, const char *campaign_id, uint32_t index)
+static void print_waiting(const struct ctl *ctl, const char *campaign_id, const struct waiting_mail *mail)
 {
     if (ctl->json)
-        printf("{\"campaign_id\":\"%s\",\"index\":%" PRIu32 ",\"waiting\":true}\n", campaign_id, index);
+        printf("{\"campaign_id\":\"%s\",\"index\":%" PRIu32 ",\"relay\":\"%s\",\"waiting\":true}\n", campaign_id, mail->index, mail->relay);
     else
-        printf("%-36s %8" PRIu32 "  begun, no outcome yet: waits for evidence\n", campaign_id, index);
+        printf("%-36s %8" PRIu32 "  %-16s no outcome yet: waits for evidence\n", campaign_id, mail->index, *mail->relay ? mail->relay : "-");
 }
+
+enum { KEY_RELAY = 256 };
 
 struct unconfirmed_input {
     struct ctl *ctl; /* first: see ctl_input */
     const char *campaign_id, *words[INDEXES_MAX + 1];
     size_t word_count, words_max;
+    const char *relay; /* NULL: not named */
 };
 
 static error_t parse_arguments(int key, char *arg, struct argp_state *state)
@@ -228,6 +231,9 @@ static error_t parse_arguments(int key, char *arg, struct argp_state *state)
     switch (key) {
     case ARGP_KEY_INIT:
         ctl_input_init(state);
+        return 0;
+    case KEY_RELAY:
+        input->relay = arg;
         return 0;
     case ARGP_KEY_ARG:
         if (!input->campaign_id)
@@ -276,14 +282,14 @@ int ctl_unconfirmed_list(struct ctl *ctl, int argc, char **argv)
         code = read_all(&r);
     if (code == CTL_OK) {
         for (size_t i = 0; i < waiting.count; i++)
-            print_waiting(ctl, input.campaign_id, waiting.index[i]);
+            print_waiting(ctl, input.campaign_id, &waiting.mail[i]);
         if (r.count)
             qsort(r.mail, r.count, sizeof(*r.mail), by_name);
         for (size_t i = 0; i < r.count; i++)
             print_mail(ctl, r.mail[i]);
         ctl_note(ctl, "%zu unconfirmed, %zu waiting for evidence", r.count, waiting.count);
     }
-    free(waiting.index);
+    free(waiting.mail);
     reading_release(&r);
     return code;
 }
@@ -318,6 +324,7 @@ static int send_one(struct td_kafka_out *out, struct sending *sending, const str
 
     settlement.result = result;
     settlement.by = (char *)(uintptr_t) "operator";
+    settlement.relay = (char *)(uintptr_t)mail->relay;
     outcome.campaign_id = (char *)(uintptr_t)mail->campaign_id;
     outcome.index = mail->index;
     outcome.at_unix_ms = td_wall_ms();
@@ -351,26 +358,26 @@ static int send_all(struct ctl *ctl, struct unconfirmed *const *mails, size_t co
     return sending.code;
 }
 
-static bool is_waiting(const struct waiting *waiting, uint32_t index)
-{
-    for (size_t i = 0; i < waiting->count; i++)
-        if (waiting->index[i] == index)
-            return true;
-    return false;
-}
-
 /* Those that are to be settled: UNCONFIRMED ones get a later fact, those that wait their outcome. */
 struct chosen {
     struct unconfirmed *unconfirmed[INDEXES_MAX];
-    uint32_t waiting[INDEXES_MAX];
+    struct waiting_mail waiting[INDEXES_MAX];
     size_t unconfirmed_count, waiting_count;
 };
+
+/* What dispatch knew stands. */
+static void settled_by(char *relay, size_t size, const char *named)
+{
+    if (!*relay && named)
+        snprintf(relay, size, "%s", named);
+}
 
 /* Every number that was named, or none: a slip of the keyboard settles nothing. */
 static int choose(const struct reading *r, const struct waiting *waiting, const struct unconfirmed_input *input,
                   struct chosen *chosen)
 {
     for (size_t i = 0; i + 1 < input->word_count; i++) {
+        const struct waiting_mail *waits;
         struct unconfirmed *mail;
         char key[TD_MAIL_KEY_MAX];
         uint64_t index;
@@ -380,10 +387,13 @@ static int choose(const struct reading *r, const struct waiting *waiting, const 
             return CTL_USAGE;
         }
         mail = td_map_get(r->map, key, td_mail_key(key, input->campaign_id, (uint32_t)index));
+        waits = waiting_find(waiting, (uint32_t)index);
         if (mail) {
             chosen->unconfirmed[chosen->unconfirmed_count++] = mail;
-        } else if (is_waiting(waiting, (uint32_t)index)) {
-            chosen->waiting[chosen->waiting_count++] = (uint32_t)index;
+            settled_by(mail->relay, sizeof(mail->relay), input->relay);
+        } else if (waits) {
+            chosen->waiting[chosen->waiting_count] = *waits;
+            settled_by(chosen->waiting[chosen->waiting_count++].relay, sizeof(waits->relay), input->relay);
         } else {
             ctl_say("number %s of campaign %s is not UNCONFIRMED and does not wait; nothing was settled", input->words[i],
                     input->campaign_id);
@@ -393,9 +403,20 @@ static int choose(const struct reading *r, const struct waiting *waiting, const 
     return CTL_OK;
 }
 
+static bool is_relay(const struct ctl *ctl, const char *name)
+{
+    for (size_t i = 0; i < ctl->settings.relay_count; i++)
+        if (strcmp(ctl->settings.relays[i].name, name) == 0)
+            return true;
+    ctl_say("%s is no relay of these settings", name);
+    return false;
+}
+
 int ctl_unconfirmed_settle(struct ctl *ctl, int argc, char **argv)
 {
-    static const struct argp argp = {NULL, parse_arguments, "CAMPAIGN NUMBER... accepted|refused",
+    static const struct argp_option options[] = {
+        {"relay", KEY_RELAY, "NAME", 0, "The relay that it was, of those of which dispatch does not know", 1}, {NULL, 0, NULL, 0, NULL, 0}};
+    static const struct argp argp = {options, parse_arguments, "CAMPAIGN NUMBER... accepted|refused",
                                      "Note on mail.outcomes what became of UNCONFIRMED mails, as a relay's own log or the recipient "
                                      "says. Their outcome and all sums stay as they are; mails that still wait for evidence get their "
                                      "outcome by this. To send one again, hand it in as a campaign of its own: only you know that it "
@@ -411,6 +432,8 @@ int ctl_unconfirmed_settle(struct ctl *ctl, int argc, char **argv)
 
     if (code != CTL_OK)
         return code;
+    if (input.relay && !is_relay(ctl, input.relay))
+        return CTL_USAGE;
     as = input.words[input.word_count - 1];
     accepted = strcmp(as, "accepted") == 0;
     if (!accepted && strcmp(as, "refused") != 0) {
@@ -431,7 +454,7 @@ int ctl_unconfirmed_settle(struct ctl *ctl, int argc, char **argv)
                                  : TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_REFUSED);
     if (code == CTL_OK)
         ctl_note(ctl, "%zu settled as %s", input.word_count - 1, as);
-    free(waiting.index);
+    free(waiting.mail);
     reading_release(&r);
     return code;
 }

@@ -9,128 +9,84 @@
 #include "tandem/kafka.h"
 #include "tandem/ledger.h"
 #include "tandem/pb.h"
+#include "text.h"
 
 #include "tandem/mail/v1/outcome.pb-c.h"
 
-enum { WAITING_MS = 2000, FLUSH_MS = 10000 };
+enum { FLUSH_MS = 10000 };
 
 /* ---- looking ---- */
-
-enum { TRIED, DONE, MAPS };
 
 struct look {
     struct relay_ask ask; /* first */
     const char *campaign_id;
-    unsigned char *map[MAPS];
-    size_t len[MAPS];
-    int at; /* which map comes next; after MAPS once more from the start, a moment later */
-    bool again;
-    uint64_t not_before_ms;
     struct waiting *found;
 };
 
 static void fail_memory(struct relay_ask *ask)
 {
-    relay_ask_end(ask, ctl_error(&(struct td_err){TD_ENOMEM, "no memory for a campaign's bits"}));
+    relay_ask_end(ask, ctl_error(&(struct td_err){TD_ENOMEM, "no memory for mails in doubt"}));
 }
 
-static bool bit(const struct look *look, int map, uint32_t index)
+static int by_index(const void *a, const void *b)
 {
-    return index / 8 < look->len[map] && (look->map[map][index / 8] >> (7 - index % 8) & 1);
+    const struct waiting_mail *x = a, *y = b;
+
+    return (x->index > y->index) - (x->index < y->index);
 }
 
-static bool open_mail(const struct look *look, uint32_t index)
-{
-    return bit(look, TRIED, index) && !bit(look, DONE, index);
-}
-
-/* The first time all that are open, then those of them that still are. */
-static bool gather(struct look *look)
-{
-    struct waiting *found = look->found;
-    size_t kept = 0, room = 0;
-
-    if (look->again) {
-        for (size_t i = 0; i < found->count; i++)
-            if (open_mail(look, found->index[i]))
-                found->index[kept++] = found->index[i];
-        found->count = kept;
-        return true;
-    }
-    for (uint32_t i = 0; i / 8 < look->len[TRIED]; i++) {
-        if (!open_mail(look, i))
-            continue;
-        if (found->count == room) {
-            uint32_t *more = realloc(found->index, (room = room ? room * 2 : 64) * sizeof(*more));
-
-            if (!more)
-                return false;
-            found->index = more;
-        }
-        found->index[found->count++] = i;
-    }
-    return true;
-}
-
-static void maps_clear(struct look *look)
-{
-    for (int i = 0; i < MAPS; i++) {
-        free(look->map[i]);
-        look->map[i] = NULL;
-        look->len[i] = 0;
-    }
-    look->at = 0;
-}
-
-static void on_map(void *user, const struct td_reply *reply, const struct td_err *err)
+/* index, relay, index, relay, ... */
+static void on_doubt(void *user, const struct td_reply *reply, const struct td_err *err)
 {
     struct look *look = user;
-    const char *bits;
+    struct waiting *found = look->found;
+    size_t count = td_reply_count(reply) / 2;
 
     if (!relay_answered(&look->ask, err))
         return;
-    bits = td_reply_str(reply, &look->len[look->at]);
-    look->map[look->at] = malloc(look->len[look->at] + 1);
-    if (!look->map[look->at]) {
-        look->len[look->at] = 0;
+    found->mail = calloc(count + 1, sizeof(*found->mail));
+    if (!found->mail) {
         fail_memory(&look->ask);
         return;
     }
-    memcpy(look->map[look->at], bits, look->len[look->at]);
-    if (++look->at < MAPS)
-        return;
-    if (!gather(look)) {
-        fail_memory(&look->ask);
-    } else if (look->again || look->found->count == 0) {
-        relay_ask_end(&look->ask, CTL_OK);
-    } else {
-        look->again = true;
-        look->not_before_ms = td_mono_ms() + WAITING_MS;
-        maps_clear(look);
+    for (size_t i = 0; i < count; i++) {
+        struct waiting_mail *mail = &found->mail[found->count];
+        const char *relay = td_reply_str(td_reply_at(reply, 2 * i + 1), NULL);
+        uint64_t index;
+
+        if (!text_number(td_reply_str(td_reply_at(reply, 2 * i), NULL), TD_LEDGER_INDEX_MAX, &index) ||
+            strspn(relay, "abcdefghijklmnopqrstuvwxyz0123456789-") != strlen(relay) || strlen(relay) >= sizeof(mail->relay))
+            continue; /* nothing that dispatch writes */
+        mail->index = (uint32_t)index;
+        snprintf(mail->relay, sizeof(mail->relay), "%s", relay);
+        found->count++;
     }
+    qsort(found->mail, found->count, sizeof(*found->mail), by_index);
+    relay_ask_end(&look->ask, CTL_OK);
 }
 
 static void look_step(struct relay_ask *ask)
 {
-    static const char *const name[] = {[TRIED] = "tried", [DONE] = "done"};
     struct look *look = (struct look *)ask;
     char key[TD_CAMPAIGN_ID_MAX + 24];
 
-    if (td_mono_ms() < look->not_before_ms)
-        return;
-    snprintf(key, sizeof(key), "td:{c:%s}:%s", look->campaign_id, name[look->at]);
-    relay_asked(ask, td_redis_command(ask->redis, (struct td_arg[]){TD_ARG_STR("GET"), TD_ARG_STR(key)}, 2, on_map, look));
+    snprintf(key, sizeof(key), "td:{c:%s}:doubt", look->campaign_id);
+    relay_asked(ask, td_redis_command(ask->redis, (struct td_arg[]){TD_ARG_STR("HGETALL"), TD_ARG_STR(key)}, 2, on_doubt, look));
 }
 
 int waiting_read(struct ctl *ctl, const char *campaign_id, struct waiting *ret)
 {
     struct look look = {.ask = {.ctl = ctl, .step = look_step}, .campaign_id = campaign_id, .found = ret};
-    int code;
 
     *ret = (struct waiting){NULL, 0};
-    code = relay_ask_run(&look.ask);
-    maps_clear(&look);
-    return code;
+    return relay_ask_run(&look.ask);
+}
+
+const struct waiting_mail *waiting_find(const struct waiting *waiting, uint32_t index)
+{
+    const struct waiting_mail key = {.index = index};
+
+    return waiting->count ? bsearch(&key, waiting->mail, waiting->count, sizeof(key), by_index) : NULL;
 }
 
 /* ---- ending: the ledger first, then mail.outcomes. Should this program die in between, dispatch finds the outcome in
@@ -144,7 +100,7 @@ struct packed {
 struct ending {
     struct relay_ask ask; /* first */
     const char *campaign_id;
-    const uint32_t *index;
+    const struct waiting_mail *mail;
     size_t count, at; /* at: which goes to the ledger next */
     bool accepted;
     struct packed *packed;
@@ -160,10 +116,11 @@ static void *outcome_of(const struct ending *e, size_t *ret_len)
 
     rcpt.result = e->accepted ? TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_ACCEPTED
                               : TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_REFUSED;
+    rcpt.relay = (char *)(uintptr_t)e->mail[e->at].relay;
     rcpt.reason = (char *)(uintptr_t) "evidence.operator";
     rcpt.attempts = 1;
     outcome.campaign_id = (char *)(uintptr_t)e->campaign_id;
-    outcome.index = e->index[e->at];
+    outcome.index = e->mail[e->at].index;
     outcome.at_unix_ms = e->now_ms;
     outcome.service = (char *)(uintptr_t) "tandemctl";
     outcome.kind_case = TANDEM__MAIL__V1__OUTCOME__KIND_RECIPIENT;
@@ -180,7 +137,7 @@ static void on_ended(void *user, const struct td_reply *reply, const struct td_e
     if (!relay_answered(&e->ask, err))
         return;
     if (td_reply_count(reply) > TD_ENDED_OTHERS) {
-        ctl_say("number %u has got its outcome meanwhile", (unsigned)e->index[e->at]);
+        ctl_say("number %u has got its outcome meanwhile", (unsigned)e->mail[e->at].index);
         free(e->packed[e->at].data);
         e->packed[e->at].data = NULL;
     }
@@ -191,7 +148,7 @@ static void on_ended(void *user, const struct td_reply *reply, const struct td_e
 static void end_step(struct relay_ask *ask)
 {
     struct ending *e = (struct ending *)ask;
-    struct td_ended ended = {.result = e->accepted ? "accepted" : "refused", .relay = ""};
+    struct td_ended ended = {.result = e->accepted ? "accepted" : "refused"};
     struct packed *packed = &e->packed[e->at];
 
     if (e->at == e->count) {
@@ -204,7 +161,8 @@ static void end_step(struct relay_ask *ask)
         fail_memory(ask);
         return;
     }
-    ended.index = e->index[e->at];
+    ended.index = e->mail[e->at].index;
+    ended.relay = e->accepted ? e->mail[e->at].relay : ""; /* refused for the address's fault: nobody says so */
     ended.outcome = packed->data;
     ended.outcome_len = packed->len;
     relay_asked(ask, td_ledger_end(ask->redis, e->campaign_id, &ended, 1, on_ended, e));
@@ -232,7 +190,7 @@ static int publish(struct ending *e)
         return ctl_error(&err);
     for (size_t i = 0; i < e->at; i++) {
         char key[TD_MAIL_KEY_MAX];
-        size_t key_len = td_mail_key(key, e->campaign_id, e->index[i]);
+        size_t key_len = td_mail_key(key, e->campaign_id, e->mail[i].index);
 
         if (!e->packed[i].data)
             continue;
@@ -249,11 +207,11 @@ static int publish(struct ending *e)
     return e->code;
 }
 
-int waiting_end(struct ctl *ctl, const char *campaign_id, const uint32_t *index, size_t count, bool accepted)
+int waiting_end(struct ctl *ctl, const char *campaign_id, const struct waiting_mail *mail, size_t count, bool accepted)
 {
     struct ending e = {.ask = {.ctl = ctl, .step = end_step},
                        .campaign_id = campaign_id,
-                       .index = index,
+                       .mail = mail,
                        .count = count,
                        .accepted = accepted,
                        .now_ms = td_wall_ms()};

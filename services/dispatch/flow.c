@@ -191,7 +191,7 @@ static bool admit(struct dispatch *d, struct campaign *c, uint64_t now_ms, int64
     if (!lane_may_start(d->lanes, mail->lane, now_ms))
         return false;
     if (flow_doubts(mail)) {
-        flow_begin(d, mail_pop(&c->ready));
+        flow_doubt_tell(d, mail_pop(&c->ready));
         return true;
     }
     if (c->paused && !is_late(mail, wall_ms)) { /* nor may it stand in this process's window, or hold back its lane's offset */
@@ -385,7 +385,7 @@ void flow_end(struct dispatch *d, struct mail *mail, Tandem__Mail__V1__Recipient
     }
     td_metric_add(d->m.outcome[result], 1);
     counts = result == RESULT(ACCEPTED) || (result == RESULT(REFUSED) && mail->hard_refusal);
-    outcomes_end(d->outcomes, mail, mail_result_name(result), counts ? relay : "", packed, len);
+    outcomes_end(d->outcomes, mail, mail_result_name(result), counts ? relay : "", packed, len, flow_doubts(mail));
 }
 
 void flow_finished(struct dispatch *d, struct mail *mail)

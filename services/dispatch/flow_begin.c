@@ -9,8 +9,6 @@
 #include "tandem/log.h"
 #include "tandem/stages.h"
 
-enum { DOUBT_AGAIN_MS = 500 /* Redis is away */ };
-
 void flow_begun(struct dispatch *d, const struct mail *mail, int change)
 {
     d->begun[mail_is_express(mail)] += (size_t)change;
@@ -123,8 +121,6 @@ static bool begin_without_ledger(struct dispatch *d, struct mail *mail, bool sen
 {
     if (mail->dropped) {
         flow_drop(d, mail);
-    } else if (flow_doubts(mail)) {
-        flow_delay(d, mail, td_wall_ms() + DOUBT_AGAIN_MS); /* whether it was proven only the ledger knows */
     } else if (bits_get(&mail->campaign->done, mail->msg->index)) {
         td_metric_add(d->m.repeats, 1);
         flow_finished(d, mail);
@@ -146,17 +142,15 @@ static void begun(struct dispatch *d, struct mail *mail, const struct td_begun *
 {
     enum td_verdict verdict = b->verdict;
 
-    if (flow_doubts(mail)) {
-        flow_doubt_begun(d, mail, b);
-        return;
-    }
     mail->tried = true;
     if (mail->dropped) {
         mail->begun = verdict == TD_GO;
         flow_drop(d, mail);
         return;
     }
-    if (verdict != TD_DONE && is_unproven(d, mail))
+    if (verdict == TD_PROVEN && flow_proven(d, mail, b->outcome, b->outcome_len))
+        return;
+    if (verdict != TD_DONE && (verdict == TD_PROVEN || is_unproven(d, mail)))
         verdict = TD_TRIED;
     switch (verdict) {
     case TD_GO:
@@ -169,6 +163,7 @@ static void begun(struct dispatch *d, struct mail *mail, const struct td_begun *
         else
             flow_finished(d, mail);
         return;
+    case TD_PROVEN: /* above */
     case TD_TRIED:
         if (mail->msg->on_unconfirmed == TANDEM__MAIL__V1__ON_UNCONFIRMED__ON_UNCONFIRMED_RESEND) {
             mail->in_doubt = true;

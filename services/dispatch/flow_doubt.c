@@ -2,12 +2,14 @@
  *
  *   reply lost, or `tried` under a new owner
  *     -> no relay tells: UNCONFIRMED
- *     -> retry topic, with a mark in the record and `tried` left set -> it comes round -> the ledger says
- *          DONE: bounce or an operator had evidence, and its outcome is written
- *          else: another round while there is time, then UNCONFIRMED
+ *     -> the ledger is told (ledger_doubt.lua): from now on bounce or an operator may end it. It says
+ *          DONE: somebody has ended it, and wrote its outcome
+ *          PROVEN: its relay told before anybody was in doubt: ACCEPTED
+ *          else: retry topic, with a mark in the record and `tried` left set -> it comes round -> the ledger is told again, and
+ *            when the time is up UNCONFIRMED
  *
- * So one outcome, whoever comes first: both ends go through the ledger's `end`. The mark is in the record, not in Redis,
- * which may forget. */
+ * So one outcome, whoever comes first: all ends go through the ledger's `end`, and wait for it. The mark is in the record, too,
+ * since Redis may forget, or be away when the doubt begins. */
 #include "flow_int.h"
 
 #include <stdlib.h>
@@ -16,7 +18,10 @@
 #include "tandem/clock.h"
 #include "tandem/log.h"
 
+#define ACCEPTED TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_ACCEPTED
 #define UNCONFIRMED TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_UNCONFIRMED
+
+enum { TELL_AGAIN_MS = 500 }; /* Redis is away */
 
 bool flow_doubts(const struct mail *mail)
 {
@@ -46,6 +51,51 @@ static char *keep(struct mail *mail, const char *text)
     return copy;
 }
 
+static bool is_ours(const struct dispatch *d, const struct mail *mail)
+{
+    return mail->lane && !d->lost && !mail->lane->fenced;
+}
+
+static void in_doubt(struct dispatch *d, struct mail *mail)
+{
+    if (mail->in_doubt || td_wall_ms() < mail->msg->evidence_until_unix_ms)
+        flow_retry_produce(d, mail);
+    else
+        flow_end(d, mail, UNCONFIRMED, mail->msg->evidence_relay, NULL, mail->msg->evidence_reason);
+}
+
+static void on_told(void *user, const struct td_reply *reply, const struct td_err *err)
+{
+    struct mail *mail = user;
+    struct dispatch *d = mail->dispatch;
+    size_t len = 0;
+    const char *outcome = td_reply_str(td_reply_at(reply, 1), &len);
+    long long verdict = td_reply_int(td_reply_at(reply, 0));
+
+    if (!is_ours(d, mail) || (mail->dropped && !mail->in_doubt)) {
+        flow_drop(d, mail); /* what was told stays true, and it is never sent */
+    } else if (err && mail->in_doubt) {
+        flow_retry_produce(d, mail); /* the record bears the mark; the ledger is told when it comes round */
+    } else if (err) {
+        flow_delay(d, mail, td_wall_ms() + TELL_AGAIN_MS); /* whether it was proven only the ledger knows */
+    } else if (verdict == TD_DONE) {
+        td_metric_add(d->m.proven, 1);
+        if (len)
+            outcomes_again(d->outcomes, mail, outcome, len);
+        else
+            flow_finished(d, mail);
+    } else if (verdict != TD_PROVEN || !flow_proven(d, mail, outcome, len)) {
+        in_doubt(d, mail);
+    }
+}
+
+void flow_doubt_tell(struct dispatch *d, struct mail *mail)
+{
+    mail->state = MAIL_RETRYING;
+    if (!td_redis_answers(td_ledger_doubt(d->redis, mail->campaign->id, mail->msg->index, mail->msg->evidence_relay, on_told, mail)))
+        on_told(mail, NULL, &(struct td_err){.code = TD_ENOMEM});
+}
+
 void flow_doubt(struct dispatch *d, struct mail *mail, int relay, const char *reason)
 {
     const char *name = relay >= 0 ? relays_name(d->relays, (size_t)relay) : "";
@@ -57,8 +107,10 @@ void flow_doubt(struct dispatch *d, struct mail *mail, int relay, const char *re
     }
     mail->in_doubt = true; /* `tried` stays, whatever becomes of this process or its lane */
     mail->pinned = relay;
-    if (!mail->lane || d->lost || mail->lane->fenced) {
-        flow_drop(d, mail); /* its record is another owner's, who finds `tried` */
+    if (!is_ours(d, mail)) {
+        /* Its record is another owner's, who finds `tried`; but which relay may have it only we know. */
+        td_ledger_doubt(d->redis, mail->campaign->id, mail->msg->index, name, NULL, NULL);
+        flow_drop(d, mail);
         return;
     }
     if (bits_set(&mail->campaign->doubted, mail->msg->index, true) < 0) {
@@ -72,22 +124,25 @@ void flow_doubt(struct dispatch *d, struct mail *mail, int relay, const char *re
     mail->msg->evidence_until_unix_ms = td_wall_ms() + d->settings->dispatch_evidence_wait_ms;
     mail->msg->evidence_relay = kept_name;
     mail->msg->evidence_reason = kept_reason;
-    flow_retry_produce(d, mail);
+    flow_doubt_tell(d, mail);
 }
 
-void flow_doubt_begun(struct dispatch *d, struct mail *mail, const struct td_begun *begun)
+bool flow_proven(struct dispatch *d, struct mail *mail, const void *outcome, size_t len)
 {
-    if (mail->dropped) {
-        flow_drop(d, mail); /* begun is not set: what was asked changes nothing, it is never sent */
-    } else if (begun->verdict == TD_DONE) {
-        td_metric_add(d->m.proven, 1);
-        if (begun->outcome)
-            outcomes_again(d->outcomes, mail, begun->outcome, begun->outcome_len);
-        else
-            flow_finished(d, mail);
-    } else if (td_wall_ms() < mail->msg->evidence_until_unix_ms) {
-        flow_retry_produce(d, mail);
-    } else {
-        flow_end(d, mail, UNCONFIRMED, mail->msg->evidence_relay, NULL, mail->msg->evidence_reason);
+    char relay[RELAY_NAME_MAX + 1];
+    void *copy = mail_accepted_by(outcome, len, relay) ? malloc(len) : NULL;
+
+    if (!copy)
+        return false;
+    memcpy(copy, outcome, len);
+    if (bits_set(&mail->campaign->done, mail->msg->index, true) < 0) {
+        free(copy);
+        return false;
     }
+    flow_blob_back(d, mail);
+    td_metric_add(d->m.proven, 1);
+    td_metric_add(d->m.outcome[ACCEPTED], 1);
+    td_log(TD_INFO, "mail.settled", "msg=%s relay=%s to=accepted by=evidence", mail->key, relay);
+    outcomes_end(d->outcomes, mail, "accepted", relay, copy, len, true);
+    return true;
 }

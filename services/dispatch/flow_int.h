@@ -49,8 +49,10 @@ void flow_doubt(struct dispatch *d, struct mail *mail, int relay, const char *re
 bool flow_doubts(const struct mail *mail);
 /** Delay of the next round of such a wait, and the topic of it: 0 = .1m, 1 = .10m, 2 = .1h. */
 int64_t flow_doubt_round(const struct mail *mail, int64_t now_ms, size_t *ret_step);
-/** The ledger has answered about one that waits. */
-void flow_doubt_begun(struct dispatch *d, struct mail *mail, const struct td_begun *begun);
+/** Of one that waits and has come round: tell the ledger, which may know that it has ended or is proven. */
+void flow_doubt_tell(struct dispatch *d, struct mail *mail);
+/** Its relay has told that it took it: end it with this outcome. @return false: that is none, or no memory */
+bool flow_proven(struct dispatch *d, struct mail *mail, const void *outcome, size_t len);
 
 void flow_release(struct dispatch *d, struct mail *mail);
 

@@ -3,7 +3,7 @@
  *  LANE    the lane's lease is not ours yet          GO       begun, waits for a relay's connection and slot
  *  DELAYED its not_before is to come                 SENDING  a pool has it
  *  STATICS its campaign's static pieces are read     ENDING   outcome: ledger, then mail.outcomes
- *  READY   in its campaign's queue                   RETRYING to a retry topic
+ *  READY   in its campaign's queue                   RETRYING to a retry topic, or what the ledger is told before that
  *  BEGIN   the ledger was asked
  *  LEDGER  the answer to `begin` was lost: it is asked again when Redis is back
  *
@@ -26,6 +26,8 @@
 
 #include "tandem/internal/v1/outbound.pb-c.h"
 #include "tandem/mail/v1/outcome.pb-c.h"
+
+#define RELAY_NAME_MAX 32
 
 enum mail_state {
     MAIL_LANE,
@@ -106,6 +108,8 @@ void mail_for_relay(struct mail *mail, const struct td_relay_settings *relay, co
 /** An Outcome about this mail, packed; malloc'd. relay "" when none. reply may be NULL. */
 void *mail_outcome(const struct mail *mail, Tandem__Mail__V1__RecipientResult result, const char *relay,
                    const struct smtp_reply *reply, const char *reason, int64_t now_wall_ms, size_t *ret_len);
+/** Read a packed Outcome that is ACCEPTED. @param ret_relay  the one that took the mail. @return false: it is none */
+bool mail_accepted_by(const void *packed, size_t len, char ret_relay[RELAY_NAME_MAX + 1]);
 /** Field of totals: "accepted", "refused", ... */
 const char *mail_result_name(Tandem__Mail__V1__RecipientResult result);
 

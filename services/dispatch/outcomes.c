@@ -2,7 +2,8 @@
  * itself; when that is acknowledged the pending copy in the ledger is dropped, again in batches.
  *
  *   end: WAIT (gathered) -> LEDGER (script) -> KAFKA (produced) -> durable, PUBLISHED (script)
- *                             | Redis away: KAFKA at once, and OWED: written back later */
+ *                             | Redis away: KAFKA at once, and OWED: written back later
+ *                             |   one that others may end, too: HELD until Redis is back */
 #include "outcomes.h"
 
 #include <stdlib.h>
@@ -25,10 +26,12 @@ struct end {
     char key[TD_MAIL_KEY_MAX];
     size_t key_len;
     const char *result; /* static */
-    char relay[33];
+    char relay[RELAY_NAME_MAX + 1];
     void *packed;
     size_t packed_len;
-    bool owed; /* the ledger does not know it yet */
+    bool owed;     /* the ledger does not know it yet */
+    bool shared;   /* others may end it, too */
+    bool unproven; /* UNCONFIRMED unless its relay has told that it took it */
 };
 
 struct end_list {
@@ -50,6 +53,7 @@ struct outcomes {
     uv_timer_t *timer, *hours_timer;
     struct hours *hours;
     struct end_list waiting, stuck, published, owed; /* stuck: the producer's queue was full or a delivery failed */
+    struct end_list held;                            /* for Redis */
     size_t calls; /* scripts and deliveries whose callbacks are to come */
     bool told_full;
 };
@@ -166,22 +170,36 @@ static void publish(struct end *end)
         o->ops.fatal(o->user, &err);
 }
 
+static void take_outcome(struct end *end, const struct td_begun *begun)
+{
+    free(end->packed);
+    end->packed = malloc(begun->outcome_len);
+    if (!end->packed)
+        abort(); /* as in end_new */
+    memcpy(end->packed, begun->outcome, begun->outcome_len);
+    end->packed_len = begun->outcome_len;
+}
+
 static void on_other(void *user, const struct td_begun *begun, size_t count, const struct td_err *err)
 {
     struct end *end = user;
     struct outcomes *o = end->owner;
 
     o->calls--;
-    if (err || count != 1 || begun->verdict != TD_DONE) { /* not told: it is found overtaken again, or no longer is */
+    if (!err && count == 1 && begun->verdict == TD_PROVEN) {
+        end->unproven = false; /* should that outcome be none, ours stands */
+        if (mail_accepted_by(begun->outcome, begun->outcome_len, end->relay)) {
+            end->result = "accepted";
+            end->shared = true;
+            take_outcome(end, begun);
+        }
+        list_push(&o->waiting, end);
+        arm(o, GATHER_MS);
+    } else if (err || count != 1 || begun->verdict != TD_DONE) { /* not told: it is found overtaken again, or no longer is */
         list_push(&o->waiting, end);
         arm(o, AGAIN_MS);
     } else if (begun->outcome) {
-        free(end->packed);
-        end->packed = malloc(begun->outcome_len);
-        if (!end->packed)
-            abort(); /* as in end_new */
-        memcpy(end->packed, begun->outcome, begun->outcome_len);
-        end->packed_len = begun->outcome_len;
+        take_outcome(end, begun);
         publish(end);
     } else {
         durable(end);
@@ -201,18 +219,24 @@ static void see_other(struct end *end)
 static void on_ledger(void *user, const struct td_reply *reply, const struct td_err *err)
 {
     struct batch *batch = user;
+    struct outcomes *o = batch->owner;
     struct end *end;
     size_t other = TD_ENDED_OTHERS;
     enum td_stage before = td_stage(TD_STAGE_OUTCOME);
 
-    batch->owner->calls--;
-    hours_note(batch->owner->hours, batch->ends.first->campaign_id, td_reply_at(reply, TD_ENDED_HOURS));
+    o->calls--;
+    hours_note(o->hours, batch->ends.first->campaign_id, td_reply_at(reply, TD_ENDED_HOURS));
     for (long long at = 0; (end = list_pop(&batch->ends)); at++) {
         /* Another owner ended it otherwise, while we were thought dead: its word stands. */
         if (reply && other < td_reply_count(reply) && td_reply_int(td_reply_at(reply, other)) == at) {
             other++;
             td_log(TD_WARN, "outcome.overtaken", "msg=%s result=%s", end->key, end->result);
             see_other(end);
+            continue;
+        }
+        if (err && end->shared) {
+            list_push(&o->held, end);
+            arm(o, AGAIN_MS);
             continue;
         }
         end->owed = err != NULL;
@@ -229,7 +253,8 @@ static void batch_end(struct batch *batch, td_redis_cb *cb)
     enum td_stage before = td_stage(TD_STAGE_REDIS);
 
     for (const struct end *end = batch->ends.first; end; end = end->next)
-        ended[n++] = (struct td_ended){end->index, end->result, end->relay, end->packed, end->packed_len};
+        ended[n++] = (struct td_ended){end->index, end->unproven && !end->owed ? TD_UNPROVEN : end->result, end->relay, end->packed,
+                                       end->packed_len};
     batch->owner->calls++;
     if (!td_redis_answers(td_ledger_end(batch->owner->redis, batch->ends.first->campaign_id, ended, n, cb, batch)))
         cb(batch, NULL, &(struct td_err){.code = TD_ENOMEM});
@@ -238,6 +263,8 @@ static void batch_end(struct batch *batch, td_redis_cb *cb)
 
 static void flush_waiting(struct outcomes *o)
 {
+    while (o->held.first && td_redis_up(o->redis))
+        list_push(&o->waiting, list_pop(&o->held));
     while (o->waiting.first) {
         struct batch *batch = batch_take(o, &o->waiting);
 
@@ -383,6 +410,7 @@ void outcomes_free(struct outcomes *o)
     uv_close((uv_handle_t *)o->hours_timer, on_timer_closed);
     hours_free(o->hours);
     list_clear(&o->waiting);
+    list_clear(&o->held);
     list_clear(&o->stuck);
     list_clear(&o->owed);
     list_clear(&o->published);
@@ -407,11 +435,14 @@ static struct end *end_new(struct outcomes *o, struct mail *mail, void *packed, 
     return end;
 }
 
-void outcomes_end(struct outcomes *o, struct mail *mail, const char *result, const char *relay, void *packed, size_t packed_len)
+void outcomes_end(struct outcomes *o, struct mail *mail, const char *result, const char *relay, void *packed, size_t packed_len,
+                  bool shared)
 {
     struct end *end = end_new(o, mail, packed, packed_len);
 
     end->result = result;
+    end->shared = shared;
+    end->unproven = strcmp(result, "unconfirmed") == 0;
     memcpy(end->relay, relay, strnlen(relay, sizeof(end->relay) - 1));
     list_push(&o->waiting, end);
     if (o->waiting.count >= TD_LEDGER_BATCH)
@@ -442,5 +473,5 @@ void outcomes_redis_up(struct outcomes *o)
 
 size_t outcomes_owed(const struct outcomes *o)
 {
-    return o->owed.count + o->waiting.count + o->published.count;
+    return o->owed.count + o->waiting.count + o->held.count + o->published.count;
 }

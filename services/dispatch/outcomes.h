@@ -20,9 +20,12 @@ int outcomes_new(uv_loop_t *loop, struct td_redis *redis, struct td_kafka_out *o
                  void *user, struct outcomes **ret, struct td_err *reterr);
 void outcomes_free(struct outcomes *outcomes);
 
-/** @param packed  an Outcome (malloc'd, taken); result and relay name what totals count: as in td_ended */
+/**
+ * @param packed  an Outcome (malloc'd, taken); result and relay name what totals count: as in td_ended
+ * @param shared  others may end it, too, as it is in doubt: it waits for the ledger's word, however long Redis is away
+ */
 void outcomes_end(struct outcomes *outcomes, struct mail *mail, const char *result, const char *relay, void *packed,
-                  size_t packed_len);
+                  size_t packed_len, bool shared);
 /** The ledger says done, but mail.outcomes may lack this record: publish it again. packed is copied. */
 void outcomes_again(struct outcomes *outcomes, struct mail *mail, const void *packed, size_t packed_len);
 /** Before the end: tell Redis now what would be told a moment later. */

@@ -274,6 +274,7 @@ static void claim_reply(void *user, const struct td_begun *begun, size_t count, 
                 keep_outcome(job, item, begun[i].outcome, begun[i].outcome_len);
             break;
         case TD_TRIED:
+        case TD_PROVEN: /* dispatch has it */
             item->state = ITEM_GOOD;
             break;
         }

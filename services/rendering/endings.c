@@ -237,7 +237,7 @@ static void asked(void *user, const struct td_begun *begun, size_t count, const 
         return;
     }
     for (size_t i = 0; i < count; i++) {
-        if (begun[i].verdict == TD_TRIED)
+        if (begun[i].verdict == TD_TRIED || begun[i].verdict == TD_PROVEN)
             finish_item(&batch->item[i], true);
         else if (begun[i].verdict == TD_DONE)
             adopt_outcome(&batch->item[i], &begun[i]);

@@ -6,6 +6,7 @@ import signal
 import time
 
 import aids
+import outcomes
 from aids import flow
 
 CASES = []
@@ -92,6 +93,40 @@ def dispatcher_cut_off_from_redis(stack):
     said = flow.truth(stack, campaign).check(10000)
     proxy.close()
     return f"L D(0) C: {said}, {during} sent meanwhile, longest pause {aids.longest_pause(stack.relays):.2f} s"
+
+
+def different_outcomes(stack, campaign):
+    """Mails of which mail.outcomes has two that differ, in whatever field."""
+    found = {}
+    for message in outcomes.records(stack.bootstrap, stack.prefix + "mail.outcomes"):
+        o = flow.OUTCOME.Outcome.FromString(message.value())
+        if o.campaign_id == campaign and o.WhichOneof("kind") == "recipient":
+            found.setdefault(o.index, set()).add(message.value())
+    return [i for i, values in found.items() if len(values) > 1]
+
+
+@case(dispatchers=2, sns=1, backup=None, primary_entry={"max_mails_per_s": 80})  # relaysim posts one event after the other
+def dispatcher_cut_off_from_redis_while_events_come(stack):
+    """One of two dispatchers loses Redis for 15 s, and SES tells bounce of what it sends meanwhile: proofs are noted, mails are ended by
+    their dispatcher alone."""
+    proxy = through(stack, ["dispatch-1"])
+    campaign = flow.submit(stack, 2500)
+    flow.wait_part(stack, campaign, 300)
+    proxy.cut()
+    during = sent_while(stack, 15)
+    events = flow.counter(stack.services["bounce-1"], "tandem_bounce_events_total")
+    noted = flow.counter(stack.services["bounce-1"], "tandem_bounce_noted_total")
+    proxy.heal()
+    flow.wait_done(stack, campaign, 2500)
+    said = flow.truth(stack, campaign).check(2500)
+    two = different_outcomes(stack, campaign)
+    assert not two, f"{len(two)} mails have two outcomes, such as {two[:3]}"
+    assert noted > 20, f"{noted:.0f} proofs noted of {events:.0f} events, while {during} mails were sent"
+    assert not any(o.reason.startswith("evidence.") for o in flow.recipient_outcomes(stack, campaign).values()), "nobody was in doubt"
+    left = [aids.redis_cli(stack, "HLEN", f"td:{{c:{campaign}}}:{key}") for key in ("doubt", "evidence")]
+    assert left == ["0", "0"], f"left in the ledger: {left}"
+    proxy.close()
+    return f"L D(0) C: {said}, {during} sent meanwhile, {noted:.0f} proofs noted, none had two outcomes"
 
 
 @case(dispatchers=2)

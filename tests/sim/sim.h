@@ -82,6 +82,11 @@ struct recipient {
     bool tried, done;
     const void *pending, *ended; /* ended: what the ledger took as its end, kept when pending is gone */
     size_t pending_len, ended_len;
+    bool doubt;        /* evidence may end it */
+    const void *proof; /* noted while nobody was in doubt */
+    size_t proof_len;
+    bool doubted;  /* somebody ever was, or had its proof in place of a verdict */
+    bool evidence; /* an outcome says that evidence ended it */
     /* What is on mail.outcomes. */
     const void *outcome;
     size_t outcome_len, distinct;

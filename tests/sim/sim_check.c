@@ -120,6 +120,7 @@ void sim_check_outcome(struct proc *by, const void *key, size_t key_len, const v
         r->loose = true;
         loosen(r, by);
     }
+    r->evidence = r->evidence || strncmp(outcome->recipient->reason, "evidence.", 9) == 0;
     r->publishers = r->publishers || (r->publisher && r->publisher != publisher);
     r->publisher = publisher;
     if (r->distinct == 0)
@@ -129,6 +130,8 @@ void sim_check_outcome(struct proc *by, const void *key, size_t key_len, const v
     td_arena_free(arena);
     if (r->result == RESULT(EXPIRED) && strcmp(r->reason, "deadline") == 0 && is_idle() && !r->refusal[0] && !r->refusal[1])
         sim_violation("idle", "%s/%u has expired although all has been well for a minute and relays had nothing to do", c->id, index);
+    if (r->distinct > 1 && r->evidence && !r->doubted)
+        sim_violation("L", "%s/%u was ended by evidence, though nobody was in doubt, and by its dispatcher", c->id, index);
     if (r->distinct > 1 && !(r->loose && r->publishers) && !r->unledgered)
         sim_violation("L", "%s/%u has a second outcome that differs", c->id, index);
 }

@@ -1,6 +1,7 @@
-/* A twin of bounce, as far as dispatch meets it: some time after a relay that tells (ses_configuration_set) took a mail,
- * it is ended in the ledger as ACCEPTED when nobody has ended it yet, and put on mail.outcomes a little later. Some events
- * never come. Sometimes bounce dies in between: then whoever meets the mail must publish what the ledger keeps. */
+/* A twin of bounce, as far as dispatch meets it: some time after a relay that tells (ses_configuration_set) took a mail, and nobody
+ * has ended it yet, it is ended in the ledger as ACCEPTED when it is in doubt, and put on mail.outcomes a little later; else the
+ * proof is noted. Some events never come. Sometimes bounce dies in between: then whoever meets the mail must publish what the
+ * ledger keeps. */
 #include "sim.h"
 
 #include <stdlib.h>
@@ -63,8 +64,17 @@ static void on_told(void *arg, uint64_t tag)
     if (r->done)
         return;
     pack(told);
+    if (!r->doubt) {
+        sim_trace("  bounce notes %s/%u", told->campaign->id, told->index);
+        if (!r->proof) {
+            r->proof = told->outcome;
+            r->proof_len = told->len;
+        }
+        return;
+    }
     sim_trace("  bounce ends %s/%u", told->campaign->id, told->index);
     r->done = true;
+    r->doubt = false;
     r->pending = r->ended = told->outcome;
     r->pending_len = r->ended_len = told->len;
     told->campaign->accepted[told->relay]++;

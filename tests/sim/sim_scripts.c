@@ -69,7 +69,7 @@ static struct td_reply *ledger_begin(const struct sim_call *call)
     struct campaign_world *c = campaign_of(&call->key[0]);
     const char *token = text_of(&call->arg[2]);
     struct begun *before = token[0] ? begun_of(c, token) : NULL;
-    size_t count = call->arg[0].len / 4, done = 0, at = 1;
+    size_t count = call->arg[0].len / 4, known = 0, at = 1;
     char *verdicts = sim_alloc(count + 1);
     struct td_reply *reply;
 
@@ -78,26 +78,32 @@ static struct td_reply *ledger_begin(const struct sim_call *call)
 
         if (r->done) {
             verdicts[i] = '1';
-            done++;
+            known++;
+        } else if (r->proof) {
+            verdicts[i] = '3';
+            r->doubted = true;
+            known++;
         } else if (before) {
-            verdicts[i] = before->verdicts[i] == '1' ? '2' : before->verdicts[i];
+            verdicts[i] = before->verdicts[i] == '1' || before->verdicts[i] == '3' ? '2' : before->verdicts[i];
         } else {
             verdicts[i] = r->tried ? '2' : '0';
             r->tried = true;
         }
         if (verdicts[i] == '2' && !before)
             r->retried++;
-        r->go_by = verdicts[i] == '1' ? r->go_by : sim_id_of(call->by);
+        r->go_by = verdicts[i] == '1' || verdicts[i] == '3' ? r->go_by : sim_id_of(call->by);
         sim_trace("  redis begin %s/%u -> %c%s (for %s)", c->id, index_at(&call->arg[0], i), verdicts[i],
                   before ? " again" : "", call->by->name);
     }
-    reply = sim_reply_array(1 + done);
+    reply = sim_reply_array(1 + known);
     sim_reply_set(reply, 0, sim_reply_str(verdicts, count));
     for (size_t i = 0; i < count; i++) {
         const struct recipient *r = &c->rcpt[index_at(&call->arg[0], i)];
 
         if (verdicts[i] == '1')
             sim_reply_set(reply, at++, sim_reply_str(r->pending, r->pending_len));
+        else if (verdicts[i] == '3')
+            sim_reply_set(reply, at++, sim_reply_str(r->proof, r->proof_len));
     }
     if (token[0] && !before) {
         struct begun *b = sim_alloc(sizeof(*b));
@@ -125,8 +131,12 @@ static struct td_reply *ledger_end(const struct sim_call *call)
                   : same   ? " again"
                            : " OVERTAKEN",
                   call->by->name);
-        if (!r->done) {
+        if (!r->done && r->proof && is(&arg[1], "unproven")) {
+            other[others++] = i;
+        } else if (!r->done) {
             r->done = true;
+            r->doubt = false;
+            r->proof = NULL;
             fresh++;
             r->pending = r->ended = arg[3].data;
             r->pending_len = r->ended_len = arg[3].len;
@@ -141,6 +151,25 @@ static struct td_reply *ledger_end(const struct sim_call *call)
     sim_reply_set(reply, 1, sim_reply_array(0)); /* relays' bounce rates are not modelled */
     for (size_t i = 0; i < others; i++)
         sim_reply_set(reply, 2 + i, sim_reply_int((long long)other[i]));
+    return reply;
+}
+
+static struct td_reply *ledger_doubt(const struct sim_call *call)
+{
+    struct campaign_world *c = campaign_of(&call->key[0]);
+    uint32_t index = (uint32_t)strtoul(text_of(&call->arg[0]), NULL, 10);
+    struct recipient *r = &c->rcpt[index];
+    struct td_reply *reply = sim_reply_array(2);
+    int verdict = r->done ? 1 : r->proof ? 3 : 2;
+
+    sim_trace("  redis doubt %s/%u %s -> %d (for %s)", c->id, index, text_of(&call->arg[1]), verdict, call->by->name);
+    if (!r->done)
+        r->tried = r->doubted = true;
+    r->doubt = r->doubt || verdict == 2;
+    sim_reply_set(reply, 0, sim_reply_int(verdict));
+    sim_reply_set(reply, 1, verdict == 1 ? sim_reply_str(r->pending, r->pending_len)
+                            : verdict == 3 ? sim_reply_str(r->proof, r->proof_len)
+                                           : sim_reply_str("", 0));
     return reply;
 }
 
@@ -328,6 +357,7 @@ struct td_reply *sim_script(const struct sim_call *call)
         struct td_reply *(*run)(const struct sim_call *call);
     } scripts[] = {{"ledger_begin", ledger_begin},
                    {"ledger_end", ledger_end},
+                   {"ledger_doubt", ledger_doubt},
                    {"ledger_published", ledger_published},
                    {"ledger_undo", ledger_undo},
                    {"lane", lane},
@@ -354,8 +384,8 @@ void sim_scripts_reset(void)
         c->begun = NULL;
         memset(c->accepted, 0, sizeof(c->accepted));
         for (uint32_t k = 0; k < c->count; k++) {
-            c->rcpt[k].tried = c->rcpt[k].done = false;
-            c->rcpt[k].pending = NULL;
+            c->rcpt[k].tried = c->rcpt[k].done = c->rcpt[k].doubt = false;
+            c->rcpt[k].pending = c->rcpt[k].proof = NULL;
             c->rcpt[k].pending_len = 0;
         }
     }

@@ -11,6 +11,7 @@ struct answer {
     long long integer;
     size_t more;      /* elements after the first, of an array */
     long long second; /* the first of those */
+    long long third;
     long long other;  /* of td_ledger_end: the first that had ended otherwise */
     char second_text[32];
     char text[512];
@@ -27,6 +28,7 @@ static void on_answer(void *user, const struct td_reply *reply, const struct td_
     answer->integer = td_reply_int(td_reply_type(reply) == TD_REPLY_ARRAY ? td_reply_at(reply, 0) : reply);
     answer->more = td_reply_count(reply) ? td_reply_count(reply) - 1 : 0;
     answer->second = td_reply_int(td_reply_at(reply, 1));
+    answer->third = td_reply_int(td_reply_at(reply, 2));
     answer->other = td_reply_int(td_reply_at(reply, TD_ENDED_OTHERS));
     snprintf(answer->second_text, sizeof(answer->second_text), "%s", td_reply_at(reply, 1) ? td_reply_str(td_reply_at(reply, 1), NULL) : "");
     assert_true(answer->text_len < sizeof(answer->text));
@@ -60,7 +62,7 @@ struct begun {
     bool done;
     enum td_code code;
     size_t count;
-    char verdicts[TD_LEDGER_BATCH + 1]; /* G D T */
+    char verdicts[TD_LEDGER_BATCH + 1]; /* G D T P */
     char outcome[TD_LEDGER_BATCH][16];
 };
 static struct begun begun;
@@ -72,7 +74,7 @@ static void on_begun(void *user, const struct td_begun *mails, size_t count, con
     begun.code = err ? err->code : TD_OK;
     begun.count = count;
     for (size_t i = 0; i < count; i++) {
-        begun.verdicts[i] = "GDT"[mails[i].verdict];
+        begun.verdicts[i] = "GDTP"[mails[i].verdict];
         snprintf(begun.outcome[i], sizeof(begun.outcome[i]), "%.*s", (int)mails[i].outcome_len,
                  mails[i].outcome ? (const char *)mails[i].outcome : "");
     }
@@ -154,6 +156,88 @@ static void a_look_tells_the_end_and_what_is_not_published(void **unused)
     assert_int_equal(td_ledger_look(redis, "look", TD_LEDGER_INDEX_MAX + 1, on_answer, &shared), TD_EINVAL);
 }
 
+static long long doubt(const char *campaign, uint32_t index, const char *relay)
+{
+    return number_of(td_ledger_doubt(redis, campaign, index, relay, on_answer, &shared));
+}
+
+static long long note(const char *campaign, uint32_t index, const char *outcome)
+{
+    return number_of(td_ledger_note(redis, campaign, index, outcome, strlen(outcome), on_answer, &shared));
+}
+
+static long long look_doubt(const char *campaign, uint32_t index)
+{
+    number_of(td_ledger_look(redis, campaign, index, on_answer, &shared));
+    return shared.third;
+}
+
+/* First the doubt, then the evidence. */
+static void a_mail_in_doubt_is_ended_by_whoever_has_evidence(void **unused)
+{
+    static const uint32_t index[] = {4, 5};
+    const struct td_ended proof = {4, "accepted", "ses", "proof4", 6}, late = {4, TD_UNPROVEN, "", "late4", 5},
+                          none = {5, TD_UNPROVEN, "", "late5", 5};
+
+    (void)unused;
+    begin("doubt", index, 2);
+    assert_int_equal(look_doubt("doubt", 4), 0);
+    assert_int_equal(doubt("doubt", 4, "ses"), TD_TRIED);
+    assert_int_equal(doubt("doubt", 4, ""), TD_TRIED); /* its next owner, who does not know */
+    assert_int_equal(doubt("doubt", 5, ""), TD_TRIED);
+    ASK("HGET", "td:{c:doubt}:doubt", "4");
+    assert_string_equal(shared.text, "ses");
+    assert_int_equal(look_doubt("doubt", 4), 1);
+    assert_int_equal(note("doubt", 4, "proof4"), TD_NOTE_DOUBT); /* to be ended, not noted */
+    assert_int_equal(ASK("EXISTS", "td:{c:doubt}:evidence"), 0);
+    assert_int_equal(number_of(td_ledger_end(redis, "doubt", &proof, 1, on_answer, &shared)), 1);
+    assert_int_equal(number_of(td_ledger_end(redis, "doubt", &late, 1, on_answer, &shared)), 0);
+    assert_int_equal(shared.more, TD_ENDED_OTHERS); /* evidence came first */
+    assert_int_equal(doubt("doubt", 4, ""), TD_DONE);
+    assert_string_equal(shared.second_text, "proof4");
+    assert_int_equal(note("doubt", 4, "again"), TD_NOTE_DONE);
+    assert_int_equal(number_of(td_ledger_end(redis, "doubt", &none, 1, on_answer, &shared)), 1); /* nothing came */
+    assert_int_equal(ASK("HGET", "td:{c:doubt}:totals", "accepted:ses"), 1);
+    assert_int_equal(ASK("HGET", "td:{c:doubt}:totals", "unconfirmed"), 1);
+    assert_int_equal(ASK("HLEN", "td:{c:doubt}:totals"), 3);
+    assert_int_equal(ASK("EXISTS", "td:{c:doubt}:doubt"), 0); /* nothing of it stays */
+}
+
+/* First the evidence, while somebody has the mail under way, then the doubt, or none. */
+static void evidence_that_comes_early_is_kept_for_the_doubt(void **unused)
+{
+    static const uint32_t index[] = {1, 2, 3, 4};
+    const struct td_ended by_sender = {1, "accepted", "ses", "reply1", 6}, unproven = {2, TD_UNPROVEN, "", "late2", 5},
+                          proven = {2, "accepted", "ses", "proof2", 6}, said = {3, "unconfirmed", "", "late3", 5};
+
+    (void)unused;
+    assert_string_equal(begin_as("early", "me-1", index, 4), "GGGG");
+    assert_int_equal(note("early", 1, "proof1"), TD_NOTED);
+    assert_int_equal(note("early", 2, "proof2"), TD_NOTED);
+    assert_int_equal(note("early", 2, "other2"), TD_NOTED); /* the first one stays */
+    assert_int_equal(note("early", 3, "proof3"), TD_NOTED);
+    assert_int_equal(note("early", 9, "proof9"), TD_NOTED); /* begun without the ledger, perhaps */
+    assert_int_equal(ASK("GETBIT", "td:{c:early}:done", "1"), 0); /* noted is not ended */
+
+    assert_int_equal(number_of(td_ledger_end(redis, "early", &by_sender, 1, on_answer, &shared)), 1);
+    assert_int_equal(shared.more, 1); /* the sender's own word is no other */
+    assert_int_equal(doubt("early", 2, "ses"), TD_PROVEN);
+    assert_string_equal(shared.second_text, "proof2");
+    assert_string_equal(begin("early", &index[1], 3), "PPT"); /* a new owner */
+    assert_string_equal(begun.outcome[0], "proof2");
+    assert_string_equal(begun.outcome[1], "proof3");
+    assert_string_equal(begin_as("early", "me-1", index, 4), "DPPG"); /* asked again, as if the answer had been lost */
+    assert_int_equal(number_of(td_ledger_end(redis, "early", &unproven, 1, on_answer, &shared)), 0);
+    assert_int_equal(shared.more, TD_ENDED_OTHERS);
+    assert_int_equal(shared.other, 0);
+    assert_int_equal(number_of(td_ledger_end(redis, "early", &proven, 1, on_answer, &shared)), 1);
+    /* What is on mail.outcomes already is written down as it is. */
+    assert_int_equal(number_of(td_ledger_end(redis, "early", &said, 1, on_answer, &shared)), 1);
+    assert_int_equal(ASK("HLEN", "td:{c:early}:evidence"), 1); /* that of 9 */
+    assert_string_equal(begin("early", (const uint32_t[]){9}, 1), "P");
+    assert_int_equal(ASK("EXISTS", "td:{c:early}:doubt"), 0);
+}
+
 static void a_mail_the_relay_did_not_take_may_go_again(void **unused)
 {
     static const uint32_t index[] = {10, 11};
@@ -216,6 +300,8 @@ static void what_is_out_of_range_is_refused_at_once(void **unused)
     assert_int_equal(td_ledger_begin(redis, "x}:y", many, 1, on_begun, NULL), TD_EINVAL);
     assert_int_equal(td_ledger_begin_as(redis, "x", "a}b", many, 1, on_begun, NULL), TD_EINVAL);
     assert_int_equal(td_ledger_end(redis, "x", ended, 1, on_answer, NULL), TD_EINVAL);
+    assert_int_equal(td_ledger_doubt(redis, "x", TD_LEDGER_INDEX_MAX + 1, "ses", on_answer, NULL), TD_EINVAL);
+    assert_int_equal(td_ledger_note(redis, "x", TD_LEDGER_INDEX_MAX + 1, "o", 1, on_answer, NULL), TD_EINVAL);
     assert_int_equal(td_ledger_bounce(redis, "x", TD_LEDGER_INDEX_MAX + 1, "ses", "hard", NULL, NULL), TD_EINVAL);
     assert_int_equal(td_lane_acquire(redis, "a{b", "me", 100, on_answer, NULL), TD_EINVAL);
 }
@@ -260,7 +346,7 @@ static void a_bounce_counts_once_and_hard_wins(void **unused)
 
 static void every_key_of_a_campaign_goes_after_thirty_days(void **unused)
 {
-    static const char *const part[] = {"seen", "addr", "totals", "tried", "done", "pending", "bounced"};
+    static const char *const part[] = {"seen", "addr", "totals", "tried", "done", "pending", "bounced", "doubt", "evidence"};
     static const uint32_t index[] = {1};
     const struct td_ended ended[] = {{1, "accepted", "ses", "o", 1}};
     const uint8_t hash[1][TD_HASH_BYTES] = {{1}};
@@ -271,6 +357,8 @@ static void every_key_of_a_campaign_goes_after_thirty_days(void **unused)
     begin("ttl", index, 1);
     number_of(td_ledger_end(redis, "ttl", ended, 1, on_answer, &shared));
     number_of(td_ledger_bounce(redis, "ttl", 1, "ses", "hard", on_answer, &shared));
+    note("ttl", 2, "proof");
+    doubt("ttl", 3, "ses");
     for (size_t i = 0; i < COUNT(part); i++) {
         snprintf(key, sizeof(key), "td:{c:ttl}:%s", part[i]);
         assert_in_range(ASK("TTL", key), 29 * 86400, 30 * 86400);
@@ -389,6 +477,8 @@ int main(void)
         cmocka_unit_test(a_mail_goes_once_then_is_tried_then_done),
         cmocka_unit_test(an_end_told_twice_counts_once),
         cmocka_unit_test(a_look_tells_the_end_and_what_is_not_published),
+        cmocka_unit_test(a_mail_in_doubt_is_ended_by_whoever_has_evidence),
+        cmocka_unit_test(evidence_that_comes_early_is_kept_for_the_doubt),
         cmocka_unit_test(a_mail_the_relay_did_not_take_may_go_again),
         cmocka_unit_test(a_begin_with_a_token_may_be_repeated),
         cmocka_unit_test(a_full_batch_fits),

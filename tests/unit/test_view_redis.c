@@ -148,6 +148,8 @@ static void without_the_mark_the_ledger_answers_nothing(void **unused)
     REFUSED(td_ledger_end(redis, "x", &ended, 1, on_answer, &shared));
     REFUSED(td_ledger_admit(redis, "x", &index, &hash_a, 1, on_answer, &shared));
     REFUSED(td_ledger_seal(redis, "x", 5, on_answer, &shared));
+    REFUSED(td_ledger_doubt(redis, "x", 0, "ses", on_answer, &shared));
+    REFUSED(td_ledger_note(redis, "x", 0, "o", 1, on_answer, &shared));
     REFUSED(td_ledger_bounce(redis, "x", 0, "ses", "hard", on_answer, &shared));
     REFUSED(td_lane_acquire(redis, "out-1", "me", 1000, on_answer, &shared));
 #undef REFUSED

@@ -5,6 +5,9 @@
  *   td:{c:X}:tried    bitmap, it may have been handed over td:{c:X}:pending  hash index -> packed Outcome, from
  * end td:{c:X}:done     bitmap, it has its outcome                             until mail.outcomes has it
  *   td:{c:X}:addr     string, 16 bytes a recipient         td:{c:X}:bounced  bitmap, counted as bounced
+ *   td:{c:X}:doubt    hash index -> relay that may have    td:{c:X}:evidence hash index -> packed Outcome: a relay told that
+ *                     it, of mails that may have been                         it took this mail while it was under way
+ *                     sent and wait for evidence
  * totals fields: submitted, accepted, refused, invalid, suppressed, expired, cancelled, unconfirmed,
  *   accepted:<relay>, refused:<relay> (because the address takes no mail), hard:<relay>, soft:<relay>, block:<relay>,
  *   and count (sealed recipient count).
@@ -35,7 +38,8 @@
 enum td_verdict {
     TD_GO = 0,   /* not tried: `tried` is set now, go on */
     TD_DONE = 1, /* it has its outcome; when `outcome` is given mail.outcomes may lack it: publish it again */
-    TD_TRIED = 2 /* somebody may have handed it over and nobody knows the result: unconfirmed */
+    TD_TRIED = 2, /* somebody may have handed it over and nobody knows the result: unconfirmed */
+    TD_PROVEN = 3 /* the same, but its relay has told that it took it: end it with `outcome` */
 };
 
 struct td_begun {
@@ -59,16 +63,18 @@ int td_ledger_begin_as(struct td_redis *redis, const char *campaign_id, const ch
 
 struct td_ended {
     uint32_t index;
-    const char *result;  /* totals field: "accepted", "refused", ... */
+    const char *result;  /* totals field: "accepted", "refused", ...; or TD_UNPROVEN */
     const char *relay;   /* that accepted it, or refused it because the address takes no mail; "" for all else */
     const void *outcome; /* packed Outcome */
     size_t outcome_len;
 };
+/** As "unconfirmed", unless its relay has told that it took the mail: then it does not end, and is among the others. */
+#define TD_UNPROVEN "unproven"
 /**
  * Set done, count once, keep the packed outcome as pending. Then produce it, then td_ledger_published.
  * Reply: an array: how many were new; an array of texts for td_relay_count; then, from TD_ENDED_OTHERS on, the
- * places in `ended` of those that had ended with another outcome before (another owner was faster): those must not
- * be produced.
+ * places in `ended` of those that had ended with another outcome before (another owner was faster), or are proven:
+ * those must not be produced. begin tells which.
  */
 enum { TD_ENDED_HOURS = 1, TD_ENDED_OTHERS = 2 };
 int td_ledger_end(struct td_redis *redis, const char *campaign_id, const struct td_ended *ended, size_t count,
@@ -76,9 +82,24 @@ int td_ledger_end(struct td_redis *redis, const char *campaign_id, const struct 
 /** mail.outcomes has them: forget the pending copies. */
 int td_ledger_published(struct td_redis *redis, const char *campaign_id, const uint32_t *index, size_t count,
                         td_redis_cb *cb, void *user);
-/** Has it ended? Changes nothing. Reply: an array: 1 or 0, then the packed outcome that mail.outcomes may lack, ""
- * when there is none. */
+/** Has it ended? Changes nothing. Reply: an array: 1 or 0; the packed outcome that mail.outcomes may lack, "" when there
+ * is none; 1 when it is in doubt, else 0. */
+enum { TD_LOOKED_PENDING = 1, TD_LOOKED_DOUBT = 2 };
 int td_ledger_look(struct td_redis *redis, const char *campaign_id, uint32_t index, td_redis_cb *cb, void *user);
+/**
+ * It may have been sent, and nobody knows: whoever has evidence may end it from now on. Safe to repeat.
+ * @param relay  that may have it; "" when not known, or named before
+ * Reply: an array: TD_TRIED: in doubt; TD_DONE, TD_PROVEN: as begin answers; then the packed outcome or "".
+ */
+int td_ledger_doubt(struct td_redis *redis, const char *campaign_id, uint32_t index, const char *relay, td_redis_cb *cb,
+                    void *user);
+/**
+ * A relay tells that it took this mail, which has no outcome yet: keep that for whoever will find it in doubt.
+ * Reply: TD_NOTED; TD_NOTE_DONE: it has its outcome now; TD_NOTE_DOUBT: it is in doubt, td_ledger_end ends it.
+ */
+enum { TD_NOTED = 0, TD_NOTE_DONE = 1, TD_NOTE_DOUBT = 2 };
+int td_ledger_note(struct td_redis *redis, const char *campaign_id, uint32_t index, const void *outcome, size_t outcome_len,
+                   td_redis_cb *cb, void *user);
 /** The relay provably did not take them: clear `tried`. */
 int td_ledger_undo(struct td_redis *redis, const char *campaign_id, const uint32_t *index, size_t count,
                    td_redis_cb *cb, void *user);

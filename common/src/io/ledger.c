@@ -74,8 +74,8 @@ static bool read_begun(struct begin *begin, const struct td_reply *reply)
     for (size_t i = 0; i < len; i++) {
         struct td_begun *begun = &begin->begun[i];
 
-        *begun = (struct td_begun){.verdict = verdict[i] == '0' ? TD_GO : verdict[i] == '1' ? TD_DONE : TD_TRIED};
-        if (begun->verdict != TD_DONE)
+        *begun = (struct td_begun){.verdict = verdict[i] >= '0' && verdict[i] <= '3' ? (enum td_verdict)(verdict[i] - '0') : TD_TRIED};
+        if (begun->verdict != TD_DONE && begun->verdict != TD_PROVEN)
             continue;
         begun->outcome = td_reply_str(td_reply_at(reply, next++), &begun->outcome_len);
         if (begun->outcome_len == 0)
@@ -116,7 +116,7 @@ int td_ledger_begin_as(struct td_redis *redis, const char *campaign_id, const ch
     if (!token_valid(token))
         return TD_EINVAL;
     snprintf(begun, sizeof(begun), "begun:%s", token);
-    if (!keys_of(&keys, campaign_id, KEYS("tried", "done", "pending", begun)) || !pack(&packed, index, count))
+    if (!keys_of(&keys, campaign_id, KEYS("tried", "done", "pending", begun, "evidence")) || !pack(&packed, index, count))
         return TD_EINVAL;
     begin = malloc(sizeof(*begin));
     if (!begin)
@@ -147,7 +147,8 @@ int td_ledger_end(struct td_redis *redis, const char *campaign_id, const struct 
     char(*number)[11];
     int rc;
 
-    if (count < 1 || count > TD_LEDGER_BATCH || !keys_of(&keys, campaign_id, KEYS("done", "totals", "pending", "hours")))
+    if (count < 1 || count > TD_LEDGER_BATCH ||
+        !keys_of(&keys, campaign_id, KEYS("done", "totals", "pending", "hours", "doubt", "evidence")))
         return TD_EINVAL;
     for (size_t i = 0; i < count; i++)
         if (ended[i].index > TD_LEDGER_INDEX_MAX)
@@ -189,11 +190,37 @@ int td_ledger_look(struct td_redis *redis, const char *campaign_id, uint32_t ind
     struct keys keys;
     char number[11];
 
-    if (index > TD_LEDGER_INDEX_MAX || !keys_of(&keys, campaign_id, KEYS("done", "pending")))
+    if (index > TD_LEDGER_INDEX_MAX || !keys_of(&keys, campaign_id, KEYS("done", "pending", "doubt")))
         return TD_EINVAL;
     snprintf(number, sizeof(number), "%" PRIu32, index);
     return td_redis_eval(redis, &td_script_ledger_look, keys.arg, keys.count, (struct td_arg[]){TD_ARG_STR(number)}, 1,
                          cb, user);
+}
+
+int td_ledger_doubt(struct td_redis *redis, const char *campaign_id, uint32_t index, const char *relay, td_redis_cb *cb,
+                    void *user)
+{
+    struct keys keys;
+    char number[11];
+
+    if (index > TD_LEDGER_INDEX_MAX || !keys_of(&keys, campaign_id, KEYS("tried", "done", "pending", "doubt", "evidence")))
+        return TD_EINVAL;
+    snprintf(number, sizeof(number), "%" PRIu32, index);
+    return td_redis_eval(redis, &td_script_ledger_doubt, keys.arg, keys.count,
+                         (struct td_arg[]){TD_ARG_STR(number), TD_ARG_STR(relay), TD_ARG_STR(KEEP_S)}, 3, cb, user);
+}
+
+int td_ledger_note(struct td_redis *redis, const char *campaign_id, uint32_t index, const void *outcome, size_t outcome_len,
+                   td_redis_cb *cb, void *user)
+{
+    struct keys keys;
+    char number[11];
+
+    if (index > TD_LEDGER_INDEX_MAX || !keys_of(&keys, campaign_id, KEYS("done", "doubt", "evidence")))
+        return TD_EINVAL;
+    snprintf(number, sizeof(number), "%" PRIu32, index);
+    return td_redis_eval(redis, &td_script_ledger_note, keys.arg, keys.count,
+                         (struct td_arg[]){TD_ARG_STR(number), {outcome, outcome_len}, TD_ARG_STR(KEEP_S)}, 3, cb, user);
 }
 
 int td_ledger_undo(struct td_redis *redis, const char *campaign_id, const uint32_t *index, size_t count,
