@@ -26,10 +26,10 @@ def lost_ones(stack, campaign):
     return [i for i, t in truth(stack, campaign).taken.items() if any(how == "lost" for _, how in t)]
 
 
-def waiting(stack, campaign):
+def waiting(stack, campaign, relay="ses-eu"):
     lines = stack.ctl("--json", "unconfirmed", "list", campaign).stdout.splitlines()
     waits = [u for u in map(json.loads, lines) if u.get("waiting")]
-    assert all(u["relay"] == "ses-eu" for u in waits), f"{waits}"
+    assert all(u["relay"] == relay for u in waits), f"{waits}"
     return sorted(u["index"] for u in waits)
 
 
@@ -157,6 +157,30 @@ def dispatcher_killed_and_events_settle(stack):
     assert not wrong, f"{len(wrong)} mails are UNCONFIRMED though the relay has told of them"
     proven = sum(o.reason == "evidence.ses_event" for o in recipient_outcomes(stack, campaign).values())
     return f"{said}, {proven} by events"
+
+
+@case(sns=1, backup=None, settings=ONE_WAIT)
+def an_operator_names_the_relay(stack):
+    """SIGKILL mid-send, and no event comes: nobody knows which relay has what was begun. An operator who does settles it for that relay."""
+    all_told(stack)
+    sns(stack, mute=True)
+    campaign = submit(stack, 2000)
+    wait_part(stack, campaign, 500)
+    victim = stack.services["dispatch-1"]
+    victim.kill()
+    victim.start()
+    wait_for("all but those in doubt", 60, lambda: done_count(stack, campaign) + len(waiting(stack, campaign, "")) == 2000, 0.5)
+    doubted = waiting(stack, campaign, "")
+    taken = [i for i in doubted if truth(stack, campaign).taken[i]]
+    assert taken, f"the relay took none of {len(doubted)}"
+    wrong = stack.ctl("unconfirmed", "settle", campaign, taken[0], "accepted", "--relay", "nobody", check=False)
+    assert wrong.returncode == 2 and waiting(stack, campaign, "") == doubted, "an unknown relay settles something"
+    stack.ctl("unconfirmed", "settle", campaign, *taken, "accepted", "--relay", "ses-eu")
+    wait_done(stack, campaign, 2000, seconds=60)
+    said = truth(stack, campaign).check(2000, unconfirmed_at_most=len(doubted) - len(taken))
+    status = stack.status(campaign)
+    assert status["by_relay"] == {"ses-eu": status["accepted"]}, f"{status}"
+    return f"{said}, {len(taken)} of {len(doubted)} in doubt by an operator"
 
 
 @case(sns=1, backup=None, delay=100)

@@ -92,6 +92,7 @@ struct recipient {
     size_t outcome_len, distinct;
     Tandem__Mail__V1__RecipientResult result;
     int8_t relay; /* of the outcome */
+    bool hard;    /* it says hard_refusal */
     const char *reason;
     bool loose; /* ended without the ledger */
     uint32_t loose_by[2];
@@ -116,13 +117,17 @@ struct campaign_world {
     uint8_t route[SIM_RELAYS];
     bool only_country[SIM_RELAYS]; /* allowed countries: empty, or that of this relay */
     bool narrowed;
+    bool bad[SIM_RELAYS]; /* a fifth of its addresses take no mail, says this relay */
     int state; /* Tandem__Internal__V1__CampaignState */
     uint64_t revision;
     uint8_t sha[32];
     char *blob;
     size_t blob_len;
     struct recipient *rcpt;
-    uint64_t accepted[SIM_RELAYS];
+    /* Totals. */
+    uint64_t accepted[SIM_RELAYS], refused[SIM_RELAYS];
+    const char *left[SIM_RELAYS]; /* tripped: its evidence */
+    bool held;
     struct begun *begun; /* answers of begin by token */
 };
 

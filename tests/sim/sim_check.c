@@ -83,6 +83,7 @@ static void first_outcome(struct recipient *r, const Tandem__Mail__V1__Recipient
     r->distinct = 1;
     r->result = o->result;
     r->relay = (int8_t)relay_by_name(o->relay);
+    r->hard = o->hard_refusal;
     r->reason = sim_strdup(o->reason, strlen(o->reason));
     sim.unconfirmed += o->result == RESULT(UNCONFIRMED);
     sim.accepted += o->result == RESULT(ACCEPTED);
@@ -93,6 +94,15 @@ static void first_outcome(struct recipient *r, const Tandem__Mail__V1__Recipient
 static bool is_idle(void)
 {
     return sim.calm && sim.now > sim.calm_at + PATIENCE_US && sim.now > sim.taken_at + IDLE_US;
+}
+
+/* It has left each relay that it may use. */
+static bool is_held(const struct campaign_world *c)
+{
+    for (size_t k = 0; k < SIM_RELAYS; k++)
+        if (in_route(c, k) && !c->left[k])
+            return false;
+    return true;
 }
 
 void sim_check_outcome(struct proc *by, const void *key, size_t key_len, const void *value, size_t len)
@@ -128,7 +138,7 @@ void sim_check_outcome(struct proc *by, const void *key, size_t key_len, const v
     else if (len != r->outcome_len || memcmp(value, r->outcome, len) != 0)
         r->distinct++;
     td_arena_free(arena);
-    if (r->result == RESULT(EXPIRED) && strcmp(r->reason, "deadline") == 0 && is_idle() && !r->refusal[0] && !r->refusal[1])
+    if (r->result == RESULT(EXPIRED) && strcmp(r->reason, "deadline") == 0 && is_idle() && !r->refusal[0] && !r->refusal[1] && !is_held(c))
         sim_violation("idle", "%s/%u has expired although all has been well for a minute and relays had nothing to do", c->id, index);
     if (r->distinct > 1 && r->evidence && !r->doubted)
         sim_violation("L", "%s/%u was ended by evidence, though nobody was in doubt, and by its dispatcher", c->id, index);
@@ -219,6 +229,20 @@ static void check_recipient(const struct campaign_world *c, uint32_t i)
     }
 }
 
+/* What the ceiling counts is what mail.outcomes says; less when somebody died who owed the ledger some. */
+static void check_refused(const struct campaign_world *c)
+{
+    for (size_t k = 0; k < SIM_RELAYS; k++) {
+        uint64_t said = 0;
+
+        for (uint32_t i = 0; i < c->count; i++)
+            said += c->rcpt[i].hard && c->rcpt[i].relay == (int8_t)k;
+        if (c->refused[k] > said + sim.weakened || (sim.kills == 0 && sim.weakened == 0 && !sim.emptied && c->refused[k] != said))
+            sim_violation("C", "%s has %llu refused by %s, and %llu outcomes say so", c->id, (unsigned long long)c->refused[k],
+                          sim.proc[0].settings.relays[k].name, (unsigned long long)said);
+    }
+}
+
 static void check_processes(void)
 {
     for (size_t i = 0; i < SIM_PROCS; i++) {
@@ -248,6 +272,8 @@ void sim_check_end(void)
     for (size_t n = 0; n < sim.campaigns && !sim.failed; n++)
         for (uint32_t i = 0; i < sim.campaign[n].count && !sim.failed; i++)
             check_recipient(&sim.campaign[n], i);
+    for (size_t n = 0; n < sim.campaigns && !sim.failed; n++)
+        check_refused(&sim.campaign[n]);
     sim_lag(&lag);
     for (size_t i = 0; i < SIM_LANES && lag; i++) {
         const struct sim_partition *p = sim_partition_of(sim_lane_at(i));

@@ -442,7 +442,7 @@ void td_redis_on_state(struct td_redis *client, void (*cb)(void *user, bool up, 
 
 int td_redis_command(struct td_redis *client, const struct td_arg *args, size_t count, td_redis_cb *cb, void *user)
 {
-    static const char *const known[] = {"HMGET", "HSETNX"};
+    static const char *const known[] = {"HMGET", "HSETNX", "HSET", "HDEL"};
 
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
         if (args[0].len == strlen(known[i]) && memcmp(args[0].data, known[i], args[0].len) == 0)

@@ -140,8 +140,12 @@ static struct td_reply *ledger_end(const struct sim_call *call)
             fresh++;
             r->pending = r->ended = arg[3].data;
             r->pending_len = r->ended_len = arg[3].len;
-            for (size_t k = 0; k < SIM_RELAYS; k++)
-                c->accepted[k] += is(&arg[1], "accepted") && is(&arg[2], sim.proc[0].settings.relays[k].name);
+            for (size_t k = 0; k < SIM_RELAYS; k++) {
+                bool its = is(&arg[2], sim.proc[0].settings.relays[k].name);
+
+                c->accepted[k] += its && is(&arg[1], "accepted");
+                c->refused[k] += its && is(&arg[1], "refused");
+            }
         } else if (!same) {
             other[others++] = i;
         }
@@ -330,22 +334,67 @@ static struct td_reply *pace(const struct sim_call *call)
 
 /* ---- totals ---- */
 
+static bool starts(const struct td_arg *arg, const char *text)
+{
+    return arg->len > strlen(text) && memcmp(arg->data, text, strlen(text)) == 0;
+}
+
+/* Of "accepted:<relay>"; SIM_RELAYS: it names none. */
+static size_t relay_named(const struct td_arg *field)
+{
+    const char *colon = strchr(text_of(field), ':');
+    size_t k = 0;
+
+    while (k < SIM_RELAYS && !(colon && strcmp(colon + 1, sim.proc[0].settings.relays[k].name) == 0))
+        k++;
+    return k;
+}
+
 static struct td_reply *hmget(const struct sim_call *call)
 {
     struct campaign_world *c = campaign_of(&call->key[0]);
     struct td_reply *reply = sim_reply_array(call->args);
 
     for (size_t i = 0; i < call->args; i++) {
-        sim_reply_set(reply, i, sim_reply_nil());
-        for (size_t k = 0; k < SIM_RELAYS; k++) {
-            char field[32];
+        size_t k = relay_named(&call->arg[i]);
 
-            snprintf(field, sizeof(field), "accepted:%s", sim.proc[0].settings.relays[k].name);
-            if (is(&call->arg[i], field))
-                sim_reply_set(reply, i, sim_reply_int((long long)c->accepted[k]));
-        }
+        sim_reply_set(reply, i, sim_reply_nil());
+        if (starts(&call->arg[i], "accepted:"))
+            sim_reply_set(reply, i, sim_reply_int((long long)c->accepted[k]));
+        else if (starts(&call->arg[i], "refused:"))
+            sim_reply_set(reply, i, sim_reply_int((long long)c->refused[k]));
+        else if (starts(&call->arg[i], "tripped:") && c->left[k])
+            sim_reply_set(reply, i, sim_reply_str(c->left[k], strlen(c->left[k])));
+        else if (is(&call->arg[i], "held") && c->held)
+            sim_reply_set(reply, i, sim_reply_str("bounces", 7));
     }
     return reply;
+}
+
+/* tripped:<relay> */
+static struct td_reply *hsetnx(const struct sim_call *call)
+{
+    struct campaign_world *c = campaign_of(&call->key[0]);
+    const char **left = &c->left[relay_named(&call->arg[0])];
+
+    if (*left)
+        return sim_reply_int(0);
+    *left = sim_strdup(call->arg[1].data, call->arg[1].len);
+    sim_trace("  redis %s leaves a relay: %s (for %s)", c->id, *left, call->by->name);
+    return sim_reply_int(1);
+}
+
+/* held */
+static struct td_reply *hset(const struct sim_call *call)
+{
+    campaign_of(&call->key[0])->held = true;
+    return sim_reply_int(1);
+}
+
+static struct td_reply *hdel(const struct sim_call *call)
+{
+    campaign_of(&call->key[0])->held = false;
+    return sim_reply_int(1);
 }
 
 /* ---- */
@@ -363,7 +412,10 @@ struct td_reply *sim_script(const struct sim_call *call)
                    {"lane", lane},
                    {"pace", pace},
                    {"relay_report", sim_report},
-                   {"HMGET", hmget}};
+                   {"HMGET", hmget},
+                   {"HSETNX", hsetnx},
+                   {"HSET", hset},
+                   {"HDEL", hdel}};
 
     for (size_t i = 0; i < sizeof(scripts) / sizeof(scripts[0]); i++)
         if (strcmp(call->script, scripts[i].name) == 0)
@@ -382,7 +434,11 @@ void sim_scripts_reset(void)
         struct campaign_world *c = &sim.campaign[i];
 
         c->begun = NULL;
-        memset(c->accepted, 0, sizeof(c->accepted));
+        for (size_t k = 0; k < SIM_RELAYS; k++) {
+            c->accepted[k] = c->refused[k] = 0;
+            c->left[k] = NULL;
+        }
+        c->held = false;
         for (uint32_t k = 0; k < c->count; k++) {
             c->rcpt[k].tried = c->rcpt[k].done = c->rcpt[k].doubt = false;
             c->rcpt[k].pending = c->rcpt[k].proof = NULL;

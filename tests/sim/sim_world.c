@@ -130,7 +130,9 @@ static void make_recipient(struct campaign_world *c, uint32_t i, unsigned odd, u
     r->records = sim_chance(50) ? 2 : 1;
     r->relay = -1;
     for (size_t k = 0; k < SIM_RELAYS; k++)
-        r->refusal[k] = sim_chance(odd) ? (uint8_t)sim_between(REFUSAL_HARD, REFUSAL_FICKLE) : REFUSAL_NONE;
+        r->refusal[k] = c->bad[k] && sim_chance(200) ? REFUSAL_HARD
+                        : sim_chance(odd)            ? (uint8_t)sim_between(REFUSAL_HARD, REFUSAL_FICKLE)
+                                                     : REFUSAL_NONE;
     r->deferrals = (uint8_t)sim_between(1, 2);
     arrive(c, i, at, sim_chance(10) ? td_wall_ms() + (int64_t)(at / MS) + (int64_t)sim_below(15000) : 0);
     if (r->records == 2)
@@ -160,6 +162,8 @@ static void make_campaign(size_t n)
     for (size_t i = 0; i < c->blob_len; i++)
         c->blob[i] = (char)('a' + sim_below(26));
     SHA256((const unsigned char *)c->blob, c->blob_len, c->sha);
+    c->bad[c->route[0]] = sim_chance(80);
+    c->bad[c->route[1]] = c->bad[c->route[0]] && sim_chance(400);
     c->rcpt = sim_alloc(c->count * sizeof(*c->rcpt));
     for (uint32_t i = 0; i < c->count; i++)
         make_recipient(c, i, odd, spread_us, lanes);
