@@ -161,7 +161,7 @@ struct world {
     char why[400];
     /* For the bound on what may be in doubt. */
     uint64_t may_doubt, unconfirmed, lost_replies, accepted;
-    uint64_t kills, weakened, weakened_repeats, weakened_alive;
+    uint64_t kills, ends, weakened, weakened_repeats, weakened_alive;
     uint32_t open;    /* recipients without an outcome */
     uint32_t to_come; /* records not yet on their topic */
     uint32_t garbage, dead_letters;

@@ -226,6 +226,7 @@ void sim_proc_stop(struct proc *proc)
 static void leave(struct proc *proc)
 {
     sim_trace("ends");
+    sim.ends++;
     sim_proc_doubt(proc);
     dispatch_service.free(proc->state);
     sim_uv_close_all(proc);
