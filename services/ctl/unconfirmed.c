@@ -210,9 +210,11 @@ static void print_mail(const struct ctl *ctl, const struct unconfirmed *mail)
 static void print_waiting(const struct ctl *ctl, const char *campaign_id, const struct waiting_mail *mail)
 {
     if (ctl->json)
-        printf("{\"campaign_id\":\"%s\",\"index\":%" PRIu32 ",\"relay\":\"%s\",\"waiting\":true}\n", campaign_id, mail->index, mail->relay);
+        printf("{\"campaign_id\":\"%s\",\"index\":%" PRIu32 ",\"relay\":\"%s\",\"waiting\":true}\n", campaign_id,
+               mail->index, mail->relay);
     else
-        printf("%-36s %8" PRIu32 "  %-16s no outcome yet: waits for evidence\n", campaign_id, mail->index, *mail->relay ? mail->relay : "-");
+        printf("%-36s %8" PRIu32 "  %-16s no outcome yet: waits for evidence\n", campaign_id, mail->index,
+               *mail->relay ? mail->relay : "-");
 }
 
 enum { KEY_RELAY = 256 };
@@ -415,7 +417,8 @@ static bool is_relay(const struct ctl *ctl, const char *name)
 int ctl_unconfirmed_settle(struct ctl *ctl, int argc, char **argv)
 {
     static const struct argp_option options[] = {
-        {"relay", KEY_RELAY, "NAME", 0, "The relay that it was, of those of which dispatch does not know", 1}, {NULL, 0, NULL, 0, NULL, 0}};
+        {"relay", KEY_RELAY, "NAME", 0, "The relay that it was, of those of which dispatch does not know", 1},
+        {NULL, 0, NULL, 0, NULL, 0}};
     static const struct argp argp = {options, parse_arguments, "CAMPAIGN NUMBER... accepted|refused",
                                      "Note on mail.outcomes what became of UNCONFIRMED mails, as a relay's own log or the recipient "
                                      "says. Their outcome and all sums stay as they are; mails that still wait for evidence get their "

@@ -91,8 +91,10 @@ static void on_told(void *user, const struct td_reply *reply, const struct td_er
 
 void flow_doubt_tell(struct dispatch *d, struct mail *mail)
 {
+    int rc = td_ledger_doubt(d->redis, mail->campaign->id, mail->msg->index, mail->msg->evidence_relay, on_told, mail);
+
     mail->state = MAIL_RETRYING;
-    if (!td_redis_answers(td_ledger_doubt(d->redis, mail->campaign->id, mail->msg->index, mail->msg->evidence_relay, on_told, mail)))
+    if (!td_redis_answers(rc))
         on_told(mail, NULL, &(struct td_err){.code = TD_ENOMEM});
 }
 

@@ -132,8 +132,9 @@ static uint64_t count_at(const struct td_reply *reply, size_t at)
 static bool judge(struct campaign *campaign, size_t relay, const struct td_reply *reply)
 {
     struct verdict *verdict = &campaign->verdict[relay];
-    struct counts counts = {count_at(reply, FIELDS * relay), count_at(reply, FIELDS * relay + 1), count_at(reply, FIELDS * relay + 2)};
-    bool shared = td_reply_type(td_reply_at(reply, FIELDS * relay + 3)) != TD_REPLY_NIL;
+    size_t at = FIELDS * relay;
+    struct counts counts = {count_at(reply, at), count_at(reply, at + 1), count_at(reply, at + 2)};
+    bool shared = td_reply_type(td_reply_at(reply, at + 3)) != TD_REPLY_NIL;
     bool given_back = verdict->shared && !shared;
     uint64_t size;
 

@@ -1,6 +1,7 @@
-/* health_campaign.h - the bounce trigger: does a campaign bounce more at a relay than its ceiling allows? Both what the relay
- * refused because the address takes no mail, and what it took and reported later. Reads the ledger's totals in the background; a verdict sticks and is shared: field tripped:<relay> of the totals,
- * which an operator may delete. Loop thread only. */
+/* health_campaign.h - the bounce trigger: does a campaign bounce more at a relay than its ceiling allows? What
+ * counts is what the relay refused because the address takes no mail, and what it took and reported later. Reads the
+ * ledger's totals in the background; a verdict sticks and is shared: field tripped:<relay> of the totals, which an
+ * operator may delete. Loop thread only. */
 #ifndef HEALTH_CAMPAIGN_H
 #define HEALTH_CAMPAIGN_H
 

@@ -179,7 +179,8 @@ bool mail_accepted_by(const void *packed, size_t len, char ret_relay[RELAY_NAME_
 {
     struct td_arena *arena = td_arena_new(td_pb_budget(len));
     Tandem__Mail__V1__Outcome *outcome = NULL;
-    bool is = arena && td_pb_read(&tandem__mail__v1__outcome__descriptor, packed, len, arena, (ProtobufCMessage **)&outcome, NULL) == TD_OK &&
+    bool is = arena &&
+              td_pb_read(&tandem__mail__v1__outcome__descriptor, packed, len, arena, (ProtobufCMessage **)&outcome, NULL) == TD_OK &&
               outcome->kind_case == TANDEM__MAIL__V1__OUTCOME__KIND_RECIPIENT &&
               outcome->recipient->result == TANDEM__MAIL__V1__RECIPIENT_RESULT__RECIPIENT_RESULT_ACCEPTED &&
               strlen(outcome->recipient->relay) <= RELAY_NAME_MAX;

@@ -233,11 +233,12 @@ static void check_recipient(const struct campaign_world *c, uint32_t i)
 static void check_refused(const struct campaign_world *c)
 {
     for (size_t k = 0; k < SIM_RELAYS; k++) {
+        bool whole = sim.kills + sim.ends == 0 && sim.weakened == 0 && !sim.emptied;
         uint64_t said = 0;
 
         for (uint32_t i = 0; i < c->count; i++)
             said += c->rcpt[i].hard && c->rcpt[i].relay == (int8_t)k;
-        if (c->refused[k] > said + sim.weakened || (sim.kills + sim.ends == 0 && sim.weakened == 0 && !sim.emptied && c->refused[k] != said))
+        if (c->refused[k] > said + sim.weakened || (whole && c->refused[k] != said))
             sim_violation("C", "%s has %llu refused by %s, and %llu outcomes say so", c->id, (unsigned long long)c->refused[k],
                           sim.proc[0].settings.relays[k].name, (unsigned long long)said);
     }

@@ -128,7 +128,8 @@ static void of_a_campaign_that_leaves_one_dispatcher_tells(void **unused)
     assert_false(health_campaign_fit(a.health, 0, "leaves", 0));
     assert_false(health_campaign_fit(b.health, 0, "leaves", 0));
     assert_int_equal(a.campaigns_left + b.campaigns_left, 1);
-    assert_non_null(strstr(a.campaigns_left ? a.evidence : b.evidence, "100 of 1000 bounced hard (0 refused by the relay, 100 reported later), surely above 8."));
+    assert_non_null(strstr(a.campaigns_left ? a.evidence : b.evidence,
+                           "100 of 1000 bounced hard (0 refused by the relay, 100 reported later), surely above 8."));
     health_free(a.health);
     health_free(b.health);
 }

@@ -64,6 +64,11 @@ struct begin {
     struct td_begun begun[TD_LEDGER_BATCH];
 };
 
+static enum td_verdict verdict_of(char c)
+{
+    return c >= '0' && c <= '3' ? (enum td_verdict)(c - '0') : TD_TRIED;
+}
+
 static bool read_begun(struct begin *begin, const struct td_reply *reply)
 {
     size_t len, next = 1;
@@ -74,7 +79,7 @@ static bool read_begun(struct begin *begin, const struct td_reply *reply)
     for (size_t i = 0; i < len; i++) {
         struct td_begun *begun = &begin->begun[i];
 
-        *begun = (struct td_begun){.verdict = verdict[i] >= '0' && verdict[i] <= '3' ? (enum td_verdict)(verdict[i] - '0') : TD_TRIED};
+        *begun = (struct td_begun){.verdict = verdict_of(verdict[i])};
         if (begun->verdict != TD_DONE && begun->verdict != TD_PROVEN)
             continue;
         begun->outcome = td_reply_str(td_reply_at(reply, next++), &begun->outcome_len);
