@@ -8,6 +8,8 @@
 
 enum { TD_EXIT_OK = 0, TD_EXIT_USAGE = 64, TD_EXIT_INTERNAL = 70, TD_EXIT_AGAIN = 75, TD_EXIT_CONFIG = 78 };
 
+enum { TD_APP_LEFT_MAX = 8 };
+
 enum td_app_mode { TD_MODE_RUN = 0, TD_MODE_CHECK, TD_MODE_PRINT, TD_MODE_HEALTH };
 
 struct td_app_options {
@@ -26,6 +28,11 @@ struct td_app_run {
     struct td_stages stages;
     bool started, stopping, finished;
     int exit_code;
+    struct {
+        const char *what;
+        size_t count;
+    } left[TD_APP_LEFT_MAX]; /* what td_app_left was told */
+    size_t left_count;
     struct td_metric *rss, *cpu; /* set when somebody looks */
     struct td_metric *stage[TD_STAGE_COUNT], *threads; /* so are these; NULL: nothing was spent on it yet */
 };

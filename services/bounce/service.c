@@ -249,9 +249,9 @@ static void bounce_free(void *state)
     if (!b)
         return;
     lanes_free(b); /* what still gets done below is committed by nobody */
-    td_kafka_in_free(b->in);
+    td_app_left(b->app, "offsets_uncommitted", td_kafka_in_free(b->in));
     td_redis_free(b->redis);
-    td_kafka_out_free(b->out, FLUSH_MS); /* LMTP clients get their answers */
+    td_app_left(b->app, "records_unsent", td_kafka_out_free(b->out, FLUSH_MS)); /* LMTP clients get their answers */
     lmtp_server_free(b->server);
     sns_front_free(b->sns);
     settle_free(b->settle);

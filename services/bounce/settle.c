@@ -15,6 +15,7 @@
 #include "tandem/ledger.h"
 #include "tandem/log.h"
 #include "tandem/stages.h"
+#include "tandem/stop.h"
 
 enum {
     AGAIN_MS = 500,
@@ -456,7 +457,7 @@ void settle_drain(struct settle *s, void (*drained)(void *user))
     struct report *r, *next;
 
     s->drained = drained;
-    s->drain_until_ms = td_mono_ms() + DRAIN_MS;
+    s->drain_until_ms = td_stop_sooner(td_mono_ms() + DRAIN_MS, TD_STOP_WORK);
     s->busy++; /* so that the end comes once, below at the earliest */
     r = s->again;
     s->again = NULL;

@@ -41,6 +41,7 @@ struct dispatch {
     struct campaign *begins;     /* campaigns with mails to ask the ledger for */
     bool redis_was_up;
     bool draining, lost;         /* lanes are being given back */
+    bool quitting;               /* the group has let us go, relays are being left */
     bool giving_back;            /* nothing is left of them but the commit */
     uint64_t drain_until_ms, give_back_until_ms, commit_at_ms;
 
@@ -66,6 +67,8 @@ void flow_tick(struct dispatch *d);
 /** Lanes go away: drop what has not started, let the rest finish. */
 void flow_drain(struct dispatch *d);
 void flow_drained_check(struct dispatch *d);
+/** Mails about which a relay or the ledger still owes an answer. */
+size_t flow_without_outcome(const struct dispatch *d);
 /** At exit, when no callback can come any more. */
 void flow_free_all(struct dispatch *d);
 

@@ -8,6 +8,7 @@
 #include "tandem/ledger.h"
 #include "tandem/log.h"
 #include "tandem/pb.h"
+#include "tandem/stop.h"
 
 enum { COMMIT_MS = 200, COMMIT_WAIT_MS = 2000, REDIS_AGAIN_MS = 500, ASIDE_SHORT_MS = 600000 };
 
@@ -291,7 +292,7 @@ static void lane_commit(struct dispatch *d, struct lane *lane)
 static void give_back(struct dispatch *d)
 {
     d->giving_back = true;
-    d->give_back_until_ms = td_mono_ms() + COMMIT_WAIT_MS;
+    d->give_back_until_ms = td_stop_sooner(td_mono_ms() + COMMIT_WAIT_MS, TD_STOP_COMMIT);
     for (struct lane *lane = lane_first(d->lanes); lane; lane = lane->next) {
         orphan(d, lane);
         if (!d->lost && !lane->fenced)
@@ -411,6 +412,24 @@ void flow_tick(struct dispatch *d)
         flow_ledger_back(d);
     flow_drained_check(d);
     flow_pump_soon(d);
+}
+
+static size_t without_outcome(const struct mail *mail)
+{
+    size_t count = 0;
+
+    for (; mail; mail = mail->lane_next)
+        count += mail->state == MAIL_SENDING || mail->state == MAIL_LEDGER;
+    return count;
+}
+
+size_t flow_without_outcome(const struct dispatch *d)
+{
+    size_t count = without_outcome(d->orphans);
+
+    for (const struct lane *lane = d->lanes ? lane_first(d->lanes) : NULL; lane; lane = lane->next)
+        count += without_outcome(lane->mails);
+    return count;
 }
 
 void flow_free_all(struct dispatch *d)

@@ -471,6 +471,11 @@ void outcomes_redis_up(struct outcomes *o)
     arm(o, GATHER_MS);
 }
 
+size_t outcomes_unsent(const struct outcomes *o)
+{
+    return o ? o->stuck.count + o->waiting.count : 0;
+}
+
 size_t outcomes_owed(const struct outcomes *o)
 {
     return o->owed.count + o->waiting.count + o->held.count + o->published.count;

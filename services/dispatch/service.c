@@ -17,6 +17,7 @@
 #include "tandem/log.h"
 #include "tandem/pb.h"
 #include "tandem/stages.h"
+#include "tandem/stop.h"
 
 #include "tandem/internal/v1/content.pb-c.h"
 
@@ -58,7 +59,7 @@ static void on_revoked(void *user, const struct td_lane *lanes, size_t count, bo
     td_log(TD_INFO, "lanes.revoked", "count=%zu lost=%s", count, lost ? "true" : "false");
     d->draining = true;
     d->lost = lost;
-    d->drain_until_ms = td_mono_ms() + (uint64_t)d->settings->dispatch_drain_ms / 2;
+    d->drain_until_ms = td_stop_sooner(td_mono_ms() + (uint64_t)d->settings->dispatch_drain_ms / 2, TD_STOP_WORK);
     flow_drain(d);
     flow_drained_check(d);
 }
@@ -256,6 +257,8 @@ static void on_tick(uv_timer_t *timer)
     if (!d->draining && lane_set_stuck(d->lanes, td_mono_ms()))
         td_app_fail(d->app, &(struct td_err){TD_EFATAL, "a lane's lease was lost while the group left us the lane"});
     flow_tick(d);
+    if (d->quitting && td_mono_ms() > td_stop_by(TD_STOP_QUIT))
+        td_app_stopped(d->app); /* a relay still owes a reply */
     td_stage(before);
 }
 
@@ -291,15 +294,21 @@ static void timer_close(uv_timer_t *timer)
 static void dispatch_free(void *state)
 {
     struct dispatch *d = state;
+    size_t uncommitted, unsent, without;
 
     if (!d)
         return;
     /* Those that answer what is pending go first, while what they answer to is still there. */
-    td_kafka_in_free(d->in);
+    uncommitted = td_kafka_in_free(d->in);
     d->in = NULL;
+    without = flow_without_outcome(d);
     td_kafka_table_free(d->contents);
     td_redis_free(d->redis);
-    td_kafka_out_free(d->out, 5000);
+    unsent = td_kafka_out_free(d->out, 5000);
+    td_app_left(d->app, "outcomes_unsent", outcomes_unsent(d->outcomes));
+    td_app_left(d->app, "mails_without_outcome", without);
+    td_app_left(d->app, "records_unsent", unsent);
+    td_app_left(d->app, "offsets_uncommitted", uncommitted);
     relays_free(d->relays);
     flow_free_all(d);
     outcomes_free(d->outcomes);
@@ -393,6 +402,7 @@ static void on_in_stopped(void *user)
     struct dispatch *d = user;
 
     outcomes_tell(d->outcomes);
+    d->quitting = true;
     relays_stop(d->relays, on_pools_closed, d);
 }
 

@@ -13,6 +13,7 @@
 #include "tandem/clock.h"
 #include "tandem/log.h"
 #include "tandem/stages.h"
+#include "tandem/stop.h"
 #include "view.h"
 
 #define TICK_MS 50
@@ -329,7 +330,7 @@ static void on_revoked(void *user, const struct td_lane *lanes, size_t count, bo
         revoke_finish(svc);
         return;
     }
-    svc->revoke_at_ms = td_mono_ms() + REVOKE_MS;
+    svc->revoke_at_ms = td_stop_sooner(td_mono_ms() + REVOKE_MS, TD_STOP_WORK);
     lanes_run(svc);
 }
 
@@ -373,12 +374,12 @@ static void service_free(void *state)
     for (size_t i = 0; i < svc->lane_count; i++)
         lane_close(svc, svc->lanes[i]);
     svc->lane_count = 0;
-    td_kafka_in_free(ingestion->in);
+    td_app_left(ingestion->app, "offsets_uncommitted", td_kafka_in_free(ingestion->in));
     view_free(svc->view);
     /* These call back what is pending, which ends the orphans. */
     td_kafka_table_free(ingestion->contents);
     td_redis_free(ingestion->redis);
-    td_kafka_out_free(ingestion->out, FLUSH_MS);
+    td_app_left(ingestion->app, "records_unsent", td_kafka_out_free(ingestion->out, FLUSH_MS));
     campaigns_free(ingestion->campaigns);
     if (!svc->tick_open) {
         free(svc);

@@ -11,6 +11,7 @@
 #include "tandem/id.h"
 #include "tandem/log.h"
 #include "tandem/stages.h"
+#include "tandem/stop.h"
 
 enum {
     TICK_MS = 200,
@@ -211,7 +212,7 @@ static void on_revoked(void *user, const struct td_lane *lanes, size_t count, bo
     (void)count;
     uv_idle_stop(r->worker);
     r->handing_back = true;
-    r->hand_back_by_ms = td_mono_ms() + (lost ? 0 : HAND_BACK_MS);
+    r->hand_back_by_ms = td_stop_sooner(td_mono_ms() + (lost ? 0 : HAND_BACK_MS), TD_STOP_WORK);
     hand_back_when_idle(r);
 }
 
@@ -264,9 +265,9 @@ static void rendering_free(void *state)
         return;
     r->stopping = true;
     td_kafka_table_free(r->contents);
-    td_kafka_in_free(r->in);
+    td_app_left(r->app, "offsets_uncommitted", td_kafka_in_free(r->in));
     td_kafka_reader_free(r->reader);
-    td_kafka_out_free(r->out, FLUSH_MS);
+    td_app_left(r->app, "records_unsent", td_kafka_out_free(r->out, FLUSH_MS));
     td_redis_free(r->redis);
     for (size_t i = 0; i < TD_LANES_MAX; i++)
         lane_drop(r, &r->lanes[i]);

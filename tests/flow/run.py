@@ -683,5 +683,6 @@ if __name__ == "__main__":
     import cases_pause  # noqa: F401
     import cases_turns  # noqa: F401
     import cases_refusals  # noqa: F401
+    import cases_terminated  # noqa: F401
 
     sys.exit(flow.main())

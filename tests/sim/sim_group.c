@@ -666,10 +666,11 @@ void td_kafka_in_stop(struct td_kafka_in *in, void (*cb)(void *user), void *user
     wake(in);
 }
 
-void td_kafka_in_free(struct td_kafka_in *in)
+size_t td_kafka_in_free(struct td_kafka_in *in)
 {
     if (in)
         in->freed = true;
+    return 0;
 }
 
 /* ---- faults ---- */

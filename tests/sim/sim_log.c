@@ -234,11 +234,13 @@ size_t td_kafka_out_pending(const struct td_kafka_out *out)
     return out->pending;
 }
 
-void td_kafka_out_free(struct td_kafka_out *out, unsigned timeout_ms)
+size_t td_kafka_out_free(struct td_kafka_out *out, unsigned timeout_ms)
 {
+    size_t unsent = 0;
+
     (void)timeout_ms;
     if (!out)
-        return;
+        return 0;
     for (struct produce *p = out->first; p; p = p->next) {
         bool reaches = !out->proc->kafka_cut && !out->broken && !out->proc->doomed;
 
@@ -247,8 +249,10 @@ void td_kafka_out_free(struct td_kafka_out *out, unsigned timeout_ms)
         if (reaches && !p->written)
             write_record(p);
         p->lost = true; /* no later event of it counts */
+        unsent += !(p->written && reaches);
         done(p, p->written && reaches ? TD_OK : TD_EIO);
     }
+    return unsent;
 }
 
 void sim_produce_fault(struct proc *proc, int kind)

@@ -8,6 +8,7 @@
 
 #include "flow.h"
 #include "tandem/log.h"
+#include "tandem/stop.h"
 
 enum { RESERVE_MIN = 8 }; /* as in flow.c */
 
@@ -259,6 +260,27 @@ void td_app_fail(struct td_app *app, const struct td_err *err)
 {
     sim_trace("fails: %s", err->text);
     proc_of(app)->exit_wanted = true;
+}
+
+void td_app_left(struct td_app *app, const char *what, size_t count)
+{
+    (void)app;
+    if (count > 0)
+        sim_trace("leaves %s=%zu", what, count);
+}
+
+/* ---- stops: of several processes here, none of which hurries ---- */
+
+uint64_t td_stop_by(enum td_stop_stage stage)
+{
+    (void)stage;
+    return UINT64_MAX;
+}
+
+uint64_t td_stop_sooner(uint64_t by_ms, enum td_stop_stage stage)
+{
+    (void)stage;
+    return by_ms;
 }
 
 /* ---- log and metrics ---- */

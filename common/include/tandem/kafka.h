@@ -45,8 +45,9 @@ int td_kafka_out_send(struct td_kafka_out *out, enum td_topic_id topic, int32_t 
                       size_t header_count, td_delivered_fn *cb, void *user, struct td_err *reterr);
 /** Records not yet acknowledged. */
 size_t td_kafka_out_pending(const struct td_kafka_out *out);
-/** Blocks at most timeout_ms to flush; callbacks of what is left get TD_EIO. */
-void td_kafka_out_free(struct td_kafka_out *out, unsigned timeout_ms);
+/** Blocks at most timeout_ms to flush; callbacks of what is left get TD_EIO. NULL is fine.
+ * @return how many records were left */
+size_t td_kafka_out_free(struct td_kafka_out *out, unsigned timeout_ms);
 
 #define TD_KAFKA_NOTE_MAX 4000 /* bytes beside an offset; brokers take 4096 (offset.metadata.max.bytes) */
 
@@ -121,9 +122,10 @@ bool td_kafka_in_assigned(const struct td_kafka_in *in);
 double td_kafka_in_part(const struct td_kafka_in *in);
 /** Leave: on_revoked is called first if lanes are assigned; cb when closed, from which td_kafka_in_free may be
  * called. The others have the lanes within a second. The last member of a group keeps its lanes until it is back or
- * the session timeout has passed, as does one that dies. */
+ * the session timeout has passed, as does one that dies. What takes too long is cut short by tandem/stop.h. */
 void td_kafka_in_stop(struct td_kafka_in *in, void (*cb)(void *user), void *user);
-void td_kafka_in_free(struct td_kafka_in *in);
+/** @return how many lanes were given back with an offset or a note that the group had not taken */
+size_t td_kafka_in_free(struct td_kafka_in *in);
 
 /* ---- what another group has committed ---- */
 struct td_committed {
@@ -150,6 +152,11 @@ int td_kafka_reader_new(uv_loop_t *loop, const struct td_settings *settings, enu
 int td_kafka_reader_read(struct td_kafka_reader *reader, int32_t partition, int64_t offset, td_kafka_read_fn *fn,
                          void *user);
 void td_kafka_reader_free(struct td_kafka_reader *reader); /* reads under way are called with TD_EIO; NULL is fine */
+
+/* ---- the end ---- */
+/** While the process stops (tandem/stop.h) what is freed here closes in the background: wait for it until by_ms (monotonic).
+ * @return clients that have not closed; exit(3) must not run beside their threads, _exit(2) may */
+size_t td_kafka_ended(uint64_t by_ms);
 
 /* ---- topics ---- */
 /**

@@ -1,7 +1,7 @@
 /* The life of a service:
  *
  *   options -> settings -> log -> loop, metrics, HTTP -> service->start -> READY
- *     -> SIGTERM -> service->stop -> td_app_stopped -> service->free -> all closed -> 0
+ *     -> SIGTERM -> service->stop -> td_app_stopped -> service->free -> all closed -> 0, or 75 when something is left
  *
  * Two things end a stop that does not end: a timer in the loop, and, in case the loop itself hangs, alarm(2). */
 #include "tandem/app.h"
@@ -18,9 +18,11 @@
 #include "../log_line.h"
 #include "../notify.h"
 #include "tandem/clock.h"
+#include "tandem/kafka.h"
 #include "tandem/log.h"
+#include "tandem/stop.h"
 
-enum { GRACE_MS = 5000, LAST_GRACE_S = 5, HEALTH_TIMEOUT_MS = 2000, CLOSE_ROUNDS = 1000 };
+enum { GRACE_MS = 5000, LAST_GRACE_S = 5, HEALTH_TIMEOUT_MS = 2000, CLOSE_MS = 1000 };
 
 #ifdef __has_feature
 #define CLANG_SANITIZER (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
@@ -32,6 +34,8 @@ enum { UNDER_SANITIZER = 1 };
 #else
 enum { UNDER_SANITIZER = 0 };
 #endif
+/* With LeakSanitizer: does it find a leak? */
+__attribute__((weak)) int __lsan_do_recoverable_leak_check(void); /* NOLINT(bugprone-reserved-identifier): its name */
 
 static struct td_app_run *run_of(struct td_app *app)
 {
@@ -72,10 +76,29 @@ void td_app_stopped(struct td_app *app)
     finish(run_of(app), TD_EXIT_OK);
 }
 
-void td_app_fail(struct td_app *app, const struct td_err *err)
+void td_app_left(struct td_app *app, const char *what, size_t count)
 {
-    td_log(TD_ERROR, "fail", "code=%s why=\"%s\"", td_code_name(err->code), err->text);
-    finish(run_of(app), TD_EXIT_AGAIN);
+    struct td_app_run *run = run_of(app);
+
+    if (count == 0 || run->left_count == TD_APP_LEFT_MAX)
+        return;
+    run->left[run->left_count].what = what;
+    run->left[run->left_count++].count = count;
+}
+
+/* A restart has something to do: that is what code 75 says. */
+static void tell_left(struct td_app_run *run)
+{
+    char text[TD_APP_LEFT_MAX * 64] = "";
+    size_t len = 0;
+
+    for (size_t i = 0; i < run->left_count && len < sizeof(text); i++)
+        len += (size_t)snprintf(text + len, sizeof(text) - len, "%s=%zu ", run->left[i].what, run->left[i].count);
+    if (run->left_count == 0)
+        return;
+    if (run->exit_code == TD_EXIT_OK)
+        run->exit_code = TD_EXIT_AGAIN;
+    td_log(TD_WARN, "stop.undone", "%sexit=%d", text, run->exit_code);
 }
 
 /* The state is not to be trusted any more: no destructor runs. */
@@ -101,19 +124,37 @@ static void on_alarm(int number)
     _exit(TD_EXIT_AGAIN);
 }
 
+/* From here on the process will end, whatever hangs. */
+static void stop_begin(struct td_app_run *run)
+{
+    uint64_t drain_ms = (uint64_t)run->app.settings->dispatch_drain_ms;
+
+    td_stop_begin(drain_ms);
+    td_notify("STOPPING=1");
+    uv_timer_start(&run->overdue, on_overdue, drain_ms + GRACE_MS, 0);
+    signal(SIGALRM, on_alarm);
+    alarm((unsigned)((drain_ms + GRACE_MS) / 1000) + LAST_GRACE_S);
+}
+
+void td_app_fail(struct td_app *app, const struct td_err *err)
+{
+    struct td_app_run *run = run_of(app);
+
+    td_log(TD_ERROR, "fail", "code=%s why=\"%s\"", td_code_name(err->code), err->text);
+    if (!run->stopping)
+        stop_begin(run);
+    finish(run, TD_EXIT_AGAIN);
+}
+
 static void on_signal(uv_signal_t *handle, int number)
 {
     struct td_app_run *run = handle->data;
-    uint64_t patience_ms = (uint64_t)run->app.settings->dispatch_drain_ms + GRACE_MS;
 
     if (run->stopping)
         leave_now("second signal");
     run->stopping = true;
-    td_log(TD_INFO, "stop.begin", "signal=%d patience_ms=%llu", number, (unsigned long long)patience_ms);
-    td_notify("STOPPING=1");
-    uv_timer_start(&run->overdue, on_overdue, patience_ms, 0);
-    signal(SIGALRM, on_alarm);
-    alarm((unsigned)(patience_ms / 1000) + LAST_GRACE_S);
+    td_log(TD_INFO, "stop.begin", "signal=%d drain_ms=%lld", number, (long long)run->app.settings->dispatch_drain_ms);
+    stop_begin(run);
     run->service->stop(run->state);
 }
 
@@ -155,16 +196,20 @@ static int loop_begin(struct td_app_run *run, struct td_err *reterr)
     return TD_OK;
 }
 
-/* Callbacks of uv_close and of work in the thread pool may need some rounds. */
+/* Callbacks of uv_close need some rounds; work in the thread pool may wait for Kafka. */
 static void loop_end(struct td_app_run *run)
 {
+    uint64_t until_ms = td_mono_ms() + CLOSE_MS, stop_ms = td_stop_by(TD_STOP_CLOSE);
+
+    if (stop_ms != UINT64_MAX && stop_ms > until_ms)
+        until_ms = stop_ms;
     uv_close((uv_handle_t *)&run->overdue, NULL);
     uv_close((uv_handle_t *)&run->watchdog, NULL);
     uv_close((uv_handle_t *)&run->term, NULL);
     uv_close((uv_handle_t *)&run->intr, NULL);
     uv_close((uv_handle_t *)&run->turn, NULL);
     td_stages_end(&run->stages);
-    for (int i = 0; i < CLOSE_ROUNDS && uv_run(&run->loop, UV_RUN_NOWAIT); i++)
+    while (uv_run(&run->loop, UV_RUN_NOWAIT) && td_mono_ms() < until_ms)
         usleep(1000);
     if (uv_loop_close(&run->loop) < 0)
         td_log(TD_WARN, "loop.busy", "why=\"a handle was left open\"");
@@ -205,8 +250,20 @@ static int begin(struct td_app_run *run, struct td_err *reterr)
     return run->service->start(&run->app, &run->state, reterr);
 }
 
+/* A client of Kafka that waits for a broker has not closed: it ends with the process, and nothing that runs at exit(3) may
+ * run beside its threads. */
+static void leave_beside_threads(struct td_app_run *run, size_t clients)
+{
+    td_log(TD_INFO, "exit", "exit=%d open_kafka_clients=%zu", run->exit_code, clients);
+    if (__lsan_do_recoverable_leak_check && __lsan_do_recoverable_leak_check())
+        run->exit_code = TD_EXIT_INTERNAL;
+    fflush(NULL);
+    _exit(run->exit_code);
+}
+
 static int run_service(const struct td_service *service, const struct td_settings *settings)
 {
+    size_t clients;
     struct td_app_run run = {.service = service, .app = {.settings = settings, .service = service->name}};
     struct td_err err = {TD_OK, ""};
     int rc = loop_begin(&run, &err);
@@ -232,6 +289,10 @@ static int run_service(const struct td_service *service, const struct td_setting
     td_http_free(run.app.http);
     loop_end(&run);
     td_metrics_free(run.app.metrics);
+    tell_left(&run);
+    clients = td_kafka_ended(td_stop_by(TD_STOP_CLOSE));
+    if (clients > 0)
+        leave_beside_threads(&run, clients);
     td_log(TD_INFO, "exit", "exit=%d", run.exit_code);
     return run.exit_code;
 }

@@ -50,14 +50,18 @@ static bool has_news(const struct kafka_lane *lane)
     return lane->wanted > lane->acked || lane->note_now != lane->note_acked;
 }
 
+size_t kafka_commits_unsettled(const struct kafka_commits *commits)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < commits->count && !commits->rejected; i++) /* rejected: nothing will come of it */
+        count += has_news(&commits->lanes[i]);
+    return count;
+}
+
 bool kafka_commits_settled(const struct kafka_commits *commits)
 {
-    if (commits->rejected)
-        return true; /* nothing will come of what is still wanted */
-    for (size_t i = 0; i < commits->count; i++)
-        if (has_news(&commits->lanes[i]))
-            return false;
-    return true;
+    return kafka_commits_unsettled(commits) == 0;
 }
 
 /* The note goes along whenever an offset is sent: a commit without one would wipe it. */

@@ -38,7 +38,7 @@ static void follow_destroy(struct td_kafka_follow *follow)
     if (follow->topic)
         rd_kafka_topic_destroy(follow->topic);
     if (follow->rk)
-        rd_kafka_destroy(follow->rk);
+        kafka_handle_end(follow->rk);
     free(follow->parts);
     free(follow);
 }

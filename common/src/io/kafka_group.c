@@ -271,7 +271,8 @@ void kafka_group_begin_close(struct td_kafka_in *in)
 /* All commits are in, or it took too long: give the lanes back. */
 void kafka_group_end_revoke(struct td_kafka_in *in)
 {
-    if (!kafka_commits_settled(&in->commits))
+    in->uncommitted = in->lost ? 0 : kafka_commits_unsettled(&in->commits);
+    if (in->uncommitted > 0)
         td_log(TD_WARN, "kafka.commit", "group=%s msg=\"lanes given back before all commits were taken\"",
                in->group_id);
     rd_kafka_assign(in->rk, NULL);

@@ -14,6 +14,7 @@
 
 #include "tandem/clock.h"
 #include "tandem/log.h"
+#include "tandem/stop.h"
 
 enum {
     TICK_MS = 100,
@@ -173,13 +174,17 @@ static void update_lag(struct td_kafka_in *in)
         td_metric_set(in->m_lag[i], lag[i]);
 }
 
+/* Has this state lasted for so long, or until the end of this stage of a stop? */
+static bool overdue(const struct td_kafka_in *in, uint64_t most_ms, enum td_stop_stage stage)
+{
+    return td_mono_ms() > td_stop_sooner(in->since_ms + most_ms, stage);
+}
+
 static void step_closing(struct td_kafka_in *in)
 {
-    uint64_t age = td_mono_ms() - in->since_ms;
-
     if (in->state == IN_CLOSING && rd_kafka_consumer_closed(in->rk)) {
         kafka_in_enter(in, IN_CLOSED);
-    } else if (in->state == IN_CLOSING && age > CLOSE_MAX_MS) {
+    } else if (in->state == IN_CLOSING && overdue(in, CLOSE_MAX_MS, TD_STOP_LEAVE)) {
         td_log(TD_WARN, "kafka.close", "group=%s msg=\"close did not end in time\"", in->group_id);
         kafka_in_enter(in, IN_CLOSED);
     }
@@ -188,16 +193,15 @@ static void step_closing(struct td_kafka_in *in)
 /* Deadlines, and what was put off because it was asked for inside a callback. */
 static void step(struct td_kafka_in *in)
 {
-    uint64_t now = td_mono_ms(), age = now - in->since_ms;
-
-    if (in->state == IN_REVOKING && age > REVOKE_MAX_MS) {
-        td_log(TD_ERROR, "kafka.revoke_late", "group=%s ms=%d", in->group_id, REVOKE_MAX_MS);
+    if (in->state == IN_REVOKING && overdue(in, REVOKE_MAX_MS, TD_STOP_HAND_BACK)) {
+        td_log(TD_ERROR, "kafka.revoke_late", "group=%s ms=%llu", in->group_id,
+               (unsigned long long)(td_mono_ms() - in->since_ms));
         kafka_in_enter(in, IN_FLUSHING);
     }
-    if (in->state == IN_FLUSHING &&
-        (in->lost || kafka_commits_settled(&in->commits) || now - in->since_ms > FLUSH_MAX_MS))
+    if (in->state == IN_FLUSHING && (in->lost || kafka_commits_settled(&in->commits) ||
+                                     overdue(in, FLUSH_MAX_MS, TD_STOP_HAND_BACK)))
         kafka_group_end_revoke(in);
-    if (in->state == IN_ASKING && in->asked == 0 && now - in->asked_ms > ASK_AGAIN_MS)
+    if (in->state == IN_ASKING && in->asked == 0 && td_mono_ms() - in->asked_ms > ASK_AGAIN_MS)
         kafka_group_ask_offsets(in);
     if (in->stop_wanted && in->fatal && in->state < IN_CLOSING)
         kafka_in_enter(in, IN_CLOSED); /* it is in no group any more */
@@ -205,7 +209,7 @@ static void step(struct td_kafka_in *in)
         kafka_group_begin_revoke(in, false); /* before close: as long as we are a member, commits are taken */
     else if (in->stop_wanted && (in->state == IN_IDLE || in->state == IN_ASKING))
         kafka_group_begin_leave(in);
-    else if (in->state == IN_LEAVING && (kafka_group_has_left(in) || now - in->since_ms > LEAVE_MAX_MS))
+    else if (in->state == IN_LEAVING && (kafka_group_has_left(in) || overdue(in, LEAVE_MAX_MS, TD_STOP_LEAVE)))
         kafka_group_begin_close(in);
 }
 
@@ -397,7 +401,7 @@ static void leave(struct td_kafka_in *in)
         rd_kafka_queue_destroy(in->close_queue);
     rd_kafka_queue_destroy(in->answers);
     rd_kafka_queue_destroy(in->group_queue);
-    rd_kafka_destroy_flags(in->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+    kafka_handle_end(in->rk);
     in->close_queue = in->answers = in->group_queue = NULL;
     in->rk = NULL;
 }
@@ -544,11 +548,15 @@ void td_kafka_in_stop(struct td_kafka_in *in, void (*cb)(void *user), void *user
     kafka_wake_soon(in->wake);
 }
 
-void td_kafka_in_free(struct td_kafka_in *in)
+size_t td_kafka_in_free(struct td_kafka_in *in)
 {
+    size_t uncommitted;
+
     if (!in)
-        return;
+        return 0;
+    uncommitted = in->uncommitted;
     leave(in);
     kafka_wake_free(in->wake);
     free(in);
+    return uncommitted;
 }

@@ -33,6 +33,7 @@ struct td_kafka_in {
     uint64_t joined_ms;                   /* not later than when the group gave us `next` */
 
     bool stop_wanted;
+    size_t uncommitted; /* lanes given back with news that the group had not taken */
     bool alone; /* we had every lane of our topics as we were told to stop */
     void (*stopped)(void *user);
     void *stopped_user;

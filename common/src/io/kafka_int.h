@@ -39,6 +39,12 @@ int kafka_group_name(char out[KAFKA_TEXT_MAX], const struct td_settings *setting
 /** Partitions a topic has by the configuration. */
 int kafka_partitions(const struct td_settings *settings, enum td_topic_id topic);
 
+/* ---- kafka_end.c ---- */
+
+/** Destroy the handle, all its queues and topics having been let go; the consumer is not closed. Blocks until it is gone,
+ * unless the process stops (tandem/stop.h): then td_kafka_ended waits. Its callbacks come no more, but that for its log. */
+void kafka_handle_end(rd_kafka_t *rk);
+
 /* ---- kafka_wake.c ---- */
 
 struct kafka_wake;
@@ -100,6 +106,8 @@ void kafka_commits_end(struct kafka_commits *commits);
 void kafka_commits_pump(struct kafka_commits *commits, uint64_t min_gap_ms, uint64_t proof_every_ms);
 void kafka_commits_answer(struct kafka_commits *commits, rd_kafka_resp_err_t err,
                           const rd_kafka_topic_partition_list_t *list, uintptr_t generation);
+/** Lanes with something that has not been taken and still may be. */
+size_t kafka_commits_unsettled(const struct kafka_commits *commits);
 bool kafka_commits_settled(const struct kafka_commits *commits);
 
 /* ---- kafka_index.c: keys of a table, compact, with a bounded cache of values ---- */

@@ -8,6 +8,7 @@
 
 #include "tandem/clock.h"
 #include "tandem/log.h"
+#include "tandem/stop.h"
 
 enum { TICK_MS = 100, EVENTS_A_TURN = 100 };
 
@@ -381,26 +382,32 @@ size_t td_kafka_out_pending(const struct td_kafka_out *out)
 
 /* ---- end ---- */
 
-/* Every record's callback runs: with its report, or after the purge with TD_EIO. */
-static void finish_deliveries(struct td_kafka_out *out, unsigned timeout_ms)
+/* Every record's callback runs: with its report, or after the purge with TD_EIO. @return how many had to be purged */
+static size_t finish_deliveries(struct td_kafka_out *out, unsigned timeout_ms)
 {
-    rd_kafka_flush(out->rk, (int)timeout_ms);
-    if (out->pending == 0)
-        return;
-    td_log(TD_WARN, "kafka.unsent", "records=%zu", out->pending);
+    uint64_t now_ms = td_mono_ms(), until_ms = td_stop_sooner(now_ms + timeout_ms, TD_STOP_FLUSH);
+    size_t unsent;
+
+    rd_kafka_flush(out->rk, until_ms > now_ms ? (int)(until_ms - now_ms) : 0);
+    unsent = out->pending;
+    if (unsent == 0)
+        return 0;
+    td_log(TD_WARN, "kafka.unsent", "records=%zu", unsent);
     rd_kafka_purge(out->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
     while (out->pending > 0)
         rd_kafka_poll(out->rk, 100);
+    return unsent;
 }
 
-void td_kafka_out_free(struct td_kafka_out *out, unsigned timeout_ms)
+size_t td_kafka_out_free(struct td_kafka_out *out, unsigned timeout_ms)
 {
     struct td_err err;
+    size_t unsent;
 
     if (!out)
-        return;
+        return 0;
     out->closing = true;
-    finish_deliveries(out, timeout_ms);
+    unsent = finish_deliveries(out, timeout_ms);
     td_fail(&err, TD_EIO, "the producer is closing");
     while (out->asks)
         ask_done(out->asks, NULL, &err);
@@ -409,10 +416,11 @@ void td_kafka_out_free(struct td_kafka_out *out, unsigned timeout_ms)
             rd_kafka_topic_destroy(out->topics[i]);
     if (out->asker) {
         rd_kafka_queue_destroy(out->answers);
-        rd_kafka_destroy_flags(out->asker, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+        kafka_handle_end(out->asker);
     }
     rd_kafka_queue_destroy(out->main_queue);
-    rd_kafka_destroy(out->rk);
+    kafka_handle_end(out->rk);
     kafka_wake_free(out->wake);
     free(out);
+    return unsent;
 }

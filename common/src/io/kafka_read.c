@@ -261,7 +261,7 @@ void td_kafka_reader_free(struct td_kafka_reader *reader)
     while (reader->first)
         answer(reader, &reader->first, NULL, &err);
     rd_kafka_queue_destroy(reader->queue);
-    rd_kafka_destroy_flags(reader->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+    kafka_handle_end(reader->rk);
     kafka_wake_free(reader->wake);
     free(reader);
 }

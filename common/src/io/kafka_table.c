@@ -535,7 +535,7 @@ static void destroy(struct td_kafka_table *table)
     if (table->queue)
         rd_kafka_queue_destroy(table->queue);
     if (table->rk)
-        rd_kafka_destroy_flags(table->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+        kafka_handle_end(table->rk);
     kafka_wake_free(table->wake);
     kafka_index_free(table->index);
     td_map_free(table->wait_map);
