@@ -89,3 +89,26 @@ def terminated_while_kafka_hangs(stack):
     """The same while the broker's process is stopped (SIGSTOP): connections stay, nothing is answered."""
     pid = int((stack.kafka.__self__.dir / "kafka/pid").read_text())
     return terminated(stack, lambda: os.kill(pid, signal.SIGSTOP), lambda: os.kill(pid, signal.SIGCONT))
+
+
+@flow.case(settings=SHORT)
+def terminated_while_a_relay_hangs(stack):
+    """A relay keeps the final replies of 20 mails for itself when dispatch gets TERM: it ends within dispatch.drain, says how many
+    mails have no outcome and exits 75; its successor has exactly those in doubt."""
+    process, (primary, _) = stack.services["dispatch-1"], stack.relays
+    campaign = flow.submit(stack, 3000)
+    flow.wait_part(stack, campaign, 500)
+    primary.process.send(signal.SIGSTOP)
+    flow.wait_part(stack, campaign, 1500)  # by the backup
+    began = time.monotonic()
+    code = process.stop()
+    took, left = time.monotonic() - began, left_behind(process)
+    primary.process.send(signal.SIGCONT)
+    assert not sanitizer_said(stack), "a sanitizer's report is in the log"
+    assert code == AGAIN and took <= DRAIN_S and left and left.keys() == {"mails_without_outcome"}, f"{took:.1f} s, {code}, {left}"
+    process.start()
+    flow.wait_done(stack, campaign, 3000)
+    t = flow.truth(stack, campaign)
+    said = t.check(3000, unconfirmed_at_most=20)
+    assert t.count("UNCONFIRMED") == left["mails_without_outcome"], f"{said}, but {left}"
+    return f"{said}; {took:.1f} s, {code}, {left}"

@@ -16,7 +16,9 @@
 #include <unistd.h>
 
 #include "tandem/app.h"
+#include "tandem/clock.h"
 #include "tandem/log.h"
+#include "tandem/stop.h"
 
 enum { OUTPUT_MAX = 65536, PATIENCE_MS = 30000 };
 
@@ -84,6 +86,11 @@ static void service_free(void *user)
 {
     struct state *state = user;
 
+    if (strcmp(start_mode, "leaves") == 0) {
+        td_app_left(state->app, "records_unsent", 3);
+        td_app_left(state->app, "offsets_uncommitted", 0);
+        td_app_left(state->app, "mails_without_outcome", 2);
+    }
     uv_close((uv_handle_t *)state->timer, on_timer_closed);
     free(state);
 }
@@ -284,6 +291,34 @@ static void drain_without_end_is_ended(void **unused)
     assert_non_null(strstr(child.text, "\"why\":\"not drained in time\""));
 }
 
+static void what_is_left_is_said_and_exits_75(void **unused)
+{
+    (void)unused;
+    start_service("leaves");
+    kill(child.pid, SIGTERM);
+    assert_int_equal(wait_exit(&child), 75);
+    assert_non_null(
+        strstr(child.text, "\"event\":\"stop.undone\",\"records_unsent\":3,\"mails_without_outcome\":2,\"exit\":75}"));
+    assert_null(strstr(child.text, "LeakSanitizer"));
+}
+
+static void stages_of_a_stop_are_parts_of_the_drain(void **unused)
+{
+    uint64_t now_ms = td_mono_ms(), end_ms;
+
+    (void)unused;
+    assert_true(td_stop_by(TD_STOP_WORK) == UINT64_MAX); /* nobody stops */
+    assert_int_equal(td_stop_sooner(now_ms + 7, TD_STOP_WORK), now_ms + 7);
+    td_stop_begin(16000);
+    td_stop_begin(160000); /* says nothing new */
+    end_ms = td_stop_by(TD_STOP_END);
+    assert_in_range(end_ms, now_ms + 16000, now_ms + 17000);
+    assert_int_equal(end_ms - td_stop_by(TD_STOP_WORK), 8000);
+    assert_int_equal(end_ms - td_stop_by(TD_STOP_CLOSE), 1000);
+    assert_int_equal(td_stop_sooner(end_ms, TD_STOP_FLUSH), end_ms - 2000);
+    assert_int_equal(td_stop_sooner(now_ms, TD_STOP_FLUSH), now_ms);
+}
+
 static void systemd_hears_ready_and_stopping(void **unused)
 {
     struct sockaddr_un name = {.sun_family = AF_UNIX};
@@ -313,7 +348,8 @@ int main(void)
         cmocka_unit_test(options_and_their_exit_codes),     cmocka_unit_test(start_that_fails_says_why_and_how),
         cmocka_unit_test(answers_then_drains_on_sigterm),   cmocka_unit_test(not_ready_is_503),
         cmocka_unit_test(second_signal_ends_a_drain),       cmocka_unit_test(drain_without_end_is_ended),
-        cmocka_unit_test(systemd_hears_ready_and_stopping),
+        cmocka_unit_test(systemd_hears_ready_and_stopping), cmocka_unit_test(what_is_left_is_said_and_exits_75),
+        cmocka_unit_test(stages_of_a_stop_are_parts_of_the_drain), /* last: every child of this process would stop */
     };
 
     unsetenv("TANDEM_CONFIG");

@@ -223,8 +223,8 @@ const struct td_opt td_opts[] = {
      .def = "20s",
      .min = SECOND,
      .max = 15 * MINUTE,
-     .help = "Longest stop after SIGTERM, of any service; 5 s later the process leaves with code 75. "
-             "Keep it below the supervisor's own patience"},
+     .help = "Longest stop after SIGTERM, of any service, whatever is away; what is not done by then is left to the next start "
+             "(exit code 75). Keep it below the supervisor's own patience"},
     {.path = "dispatch.redis_wait",
      .type = TD_OPT_DURATION,
      .offset = IN_ALL(dispatch_redis_wait_ms),
