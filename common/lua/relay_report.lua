@@ -9,6 +9,8 @@
 -- DOWN, from closed or limited, whichever comes first:
 --   fatal evidence                                                                       -> at once
 --   a refused connection while nothing was accepted in the last second, fleet-wide       -> at once
+--   a silence (nothing comes from it, a probe of the caller's was not answered either) since the beginning of which nobody in
+--     the fleet was served, or for a second; while others are served it is the caller's own way there, and stays its own  -> open
 --   3 connection failures (connect, TLS, banner, DNS, AUTH, reset) in a row within 5 s, fleet-wide, no success between:
 --     failover takes well under a second at low traffic too, where no rate has a meaning -> open
 --   Wilson 95 % lower bound of hard/all > 0.30 with n >= 20 in 30 s                      -> open
@@ -37,7 +39,8 @@
 -- KEYS: td:{r:<relay>}:state (hash), td:{r:<relay>}:window (hash of 30 one-second buckets), td:{r:<relay>}:hours (hash, see
 --   relay_count.lua)
 -- ARGV: name, value, name, value ... me, epoch, state (the caller's, with its reason), ok, hard, soft, fatal, exhausted,
---   paused (counts), row (connection failures since the caller's last success), refused (of those), latencies, slow (final
+--   paused (counts), row (connection failures since the caller's last success), refused (of those), ok_ago (ms since the last of
+--   ok), silent (ms for which the caller has heard nothing from a relay that it found silent; 0: it is not), latencies, slow (final
 --   replies timed, those over 10 s), reason (of the worst), want (mails it could try), used (grants used), can (1: could
 --   probe), probe (well | bad), hold (1: no relay is fit), probe_epoch, probe_ms, probe_max_ms, ramp_ms, random (0..1),
 --   bounce_warn, bounce_throttle, bounce_stop (per 10,000); now (ms) in tests only
@@ -181,7 +184,7 @@ end
 
 -- Connection failures in a row, fleet-wide: how many within ROW_MS.
 local function row()
-  if ok > 0 then h.row = ''; set('last_ok', now) end
+  if ok > 0 then h.row = ''; set('last_ok', math.max(num('last_ok'), now - arg('ok_ago'))) end
   local times = {}
   for t in string.gmatch(h.row or '', '%d+') do
     if now - tonumber(t) <= ROW_MS then times[#times + 1] = t end
@@ -228,6 +231,8 @@ local function judge() -- closed or limited
   if fatal > 0 then open(clean(a.reason), 'fatal reply')
   elseif count('refused') > 0 and now - num('last_ok') > QUIET_MS then
     open(clean(a.reason), 'connection refused, nothing accepted in the last second')
+  elseif count('silent') > 0 and now - num('last_ok') > math.min(count('silent'), QUIET_MS) then
+    open('down.silent', string.format('silent for %d ms, a probe was not answered, nobody was served', count('silent')))
   elseif in_row >= ROW then
     open(clean(a.reason), string.format('%d connection failures in a row, nothing accepted between', in_row))
   elseif n >= MIN_N and (hard > 0 or slow) and lower_bound(bad, n) > LOWER then

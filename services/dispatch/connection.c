@@ -26,6 +26,7 @@ struct connection {
     struct handshake handshake;
     struct tls_share *share; /* NULL: it resumes nothing */
     bool resumed;
+    bool apart;
     void *tls; /* of tls_read_ahead */
     char error_text[CURL_ERROR_SIZE];
     uv_poll_t poll; /* only once up */
@@ -66,6 +67,45 @@ bool connection_resumed(const struct connection *conn)
 uint64_t connection_mails(const struct connection *conn)
 {
     return conn->tx ? smtp_transaction_mails(conn->tx) : 0;
+}
+
+static uint64_t libcurl_took_us(const struct connection *conn, CURLINFO what)
+{
+    curl_off_t us = 0;
+
+    return curl_easy_getinfo(conn->easy, what, &us) == CURLE_OK && us > 0 ? (uint64_t)us : 0;
+}
+
+enum connection_stage connection_stage(const struct connection *conn)
+{
+    if (conn->tx || conn->handshake.replies > 0)
+        return CONNECTION_GREETED;
+    if (libcurl_took_us(conn, CURLINFO_APPCONNECT_TIME_T) > 0)
+        return CONNECTION_SECURED;
+    return libcurl_took_us(conn, CURLINFO_NAMELOOKUP_TIME_T) > 0 ? CONNECTION_REACHING : CONNECTION_RESOLVING;
+}
+
+uint64_t connection_secured_us(const struct connection *conn)
+{
+    uint64_t all_us = libcurl_took_us(conn, CURLINFO_APPCONNECT_TIME_T), name_us = libcurl_took_us(conn, CURLINFO_NAMELOOKUP_TIME_T);
+
+    return all_us > name_us ? all_us - name_us : 0;
+}
+
+void connection_set_apart(struct connection *conn)
+{
+    conn->apart = true;
+}
+
+static void heard(const struct connection *conn, uint64_t now_us)
+{
+    if (!conn->apart)
+        connector_heard(conn->connector, now_us);
+}
+
+static void on_line(void *user)
+{
+    heard(user, td_mono_us());
 }
 
 static void handle_closed(uv_handle_t *handle)
@@ -113,6 +153,8 @@ int connection_open(struct connector *connector, const struct connection_ops *op
     conn->ops = ops;
     conn->user = user;
     handshake_init(&conn->handshake);
+    conn->handshake.heard = on_line;
+    conn->handshake.user = conn;
     conn->easy = connector_easy(connector, &conn->handshake, conn->error_text);
     if (conn->easy)
         conn->share = tls_sessions_take(connector_sessions(connector), conn->easy, td_mono_ms());
@@ -219,7 +261,7 @@ static void read_due(struct connection *conn)
             return;
         }
         conn->now_us = td_mono_us();
-        connector_heard(conn->connector, conn->now_us);
+        heard(conn, conn->now_us);
         smtp_transaction_in(conn->tx, data, n, conn->now_us);
         if (n < sizeof(data) && !smtp_transaction_expects(conn->tx))
             return;
@@ -483,8 +525,6 @@ void connection_connect_done(struct connection *conn, CURLcode rc)
     const struct td_relay_settings *relay = connector_relay(conn->connector);
     const char *why;
 
-    if (conn->handshake.replies > 0)
-        connector_heard(conn->connector, td_mono_us());
     if (rc != CURLE_OK) {
         fail(conn, rc, RELAY_EVENT_COUNT, NULL);
         return;

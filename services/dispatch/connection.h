@@ -38,7 +38,7 @@ int connector_new(uv_loop_t *loop, const struct td_relay_settings *relay, struct
                   struct td_err *reterr);
 /** For refusals before any mail; borrowed; NULL: the built-in ones alone. */
 void connector_rules(struct connector *connector, const struct reply_rules *rules);
-/** When something last came from the relay on any connection that is up, or one came up: td_mono_us. */
+/** When a reply, or a part of one, last came from the relay on any connection that is not set apart: td_mono_us. */
 uint64_t connector_heard_us(const struct connector *connector);
 /** All its connections must have been closed. Freed when the loop has run on. NULL is fine. */
 void connector_free(struct connector *connector);
@@ -58,6 +58,19 @@ void connection_give_up(struct connection *conn);
 bool connection_final_out(const struct connection *conn);
 /** Drop it now, without a word and without any further callback. Not from inside its callbacks. */
 void connection_close(struct connection *conn);
+
+/* How far one that connects has come. */
+enum connection_stage {
+    CONNECTION_RESOLVING, /* the name is not known yet */
+    CONNECTION_REACHING,
+    CONNECTION_SECURED, /* TLS is up */
+    CONNECTION_GREETED  /* the relay has said something */
+};
+enum connection_stage connection_stage(const struct connection *conn);
+/** A probe's: what comes on it does not count for connector_heard_us. */
+void connection_set_apart(struct connection *conn);
+/** From the first packet to the end of the TLS handshake. Only while up. */
+uint64_t connection_secured_us(const struct connection *conn);
 
 enum smtp_end connection_end(const struct connection *conn);
 /** Mails that it can have in flight. Only while up. */

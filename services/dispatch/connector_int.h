@@ -17,7 +17,7 @@ uv_loop_t *connector_loop(const struct connector *connector);
 struct smtp_buffers *connector_buffers(const struct connector *connector);
 struct tls_sessions *connector_sessions(const struct connector *connector);
 const struct td_relay_settings *connector_relay(const struct connector *connector);
-/** Something came from the relay, on any connection. */
+/** Something came from the relay, on any connection: see connector_heard_us. */
 void connector_heard(struct connector *connector, uint64_t now_us);
 const struct reply_rules *connector_own_rules(const struct connector *connector);
 

@@ -68,6 +68,8 @@ bool handshake_line(struct handshake *handshake, const char *line, size_t len)
 
     while (text_len > 0 && (line[text_len - 1] == '\n' || line[text_len - 1] == '\r'))
         text_len--;
+    if (handshake->heard)
+        handshake->heard(handshake->user);
     ehlo_line(handshake, line, text_len);
     rc = smtp_reply_feed(&handshake->reader, line, len, &used, &reply);
     if (rc == 1) {

@@ -19,6 +19,8 @@ struct handshake {
     bool ehlo_open;          /* within a 250 reply, behind its first line */
     bool authenticated;      /* 235 */
     bool garbage;
+    void (*heard)(void *user); /* at each line; NULL: nobody asks */
+    void *user;
 };
 
 void handshake_init(struct handshake *handshake);

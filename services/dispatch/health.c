@@ -36,6 +36,7 @@ struct counts {
     uint32_t ok, hard, soft, fatal, exhausted, paused;
     uint32_t row, refused; /* connection failures since the last success */
     uint32_t latencies, slow, used;
+    uint64_t ok_ms; /* when something was last accepted */
     enum health_kind worst;
     char reason[48]; /* of the worst */
 };
@@ -278,6 +279,8 @@ static void report(struct relay *relay)
     put_number(&pairs, "paused", counts->paused);
     put_number(&pairs, "row", counts->row);
     put_number(&pairs, "refused", counts->refused);
+    put_number(&pairs, "ok_ago", counts->ok > 0 ? td_mono_ms() - counts->ok_ms : 0);
+    put_number(&pairs, "silent", health->ops.silent_ms(health->user, relay->index));
     put_number(&pairs, "latencies", counts->latencies);
     put_number(&pairs, "slow", counts->slow);
     put_number(&pairs, "used", counts->used);
@@ -350,7 +353,7 @@ static void on_timer(uv_timer_t *timer)
         check_source(relay, now);
         if (relay->source == FROM_HERE)
             local_step(relay);
-        if (relay->urgent || relay->counts.ok > 0 || relay->counts.used > 0 || now >= relay->next_poll_ms ||
+        if (relay->urgent || relay->counts.ok > 0 || health->ops.silent_ms(health->user, i) > 0 || relay->counts.used > 0 || now >= relay->next_poll_ms ||
             relay->view.state == RELAY_HALF_OPEN)
             report(relay);
     }
@@ -416,6 +419,7 @@ static void count(struct counts *counts, enum health_kind kind, const char *reas
     (*number[kind])++;
     if (kind == HEALTH_OK) {
         counts->row = counts->refused = 0;
+        counts->ok_ms = td_mono_ms();
         return;
     }
     counts->row += connection;
@@ -430,12 +434,13 @@ void health_report(struct health *health, size_t index, enum health_kind kind, c
 {
     struct relay *relay = &health->relay[index];
     bool connection = kind == HEALTH_HARD && is_connection(reason);
-    bool refused = connection && (strcmp(reason, "down.refused") == 0 || strcmp(reason, "down.silent") == 0);
+    bool refused = connection && strcmp(reason, "down.refused") == 0, silent = connection && strcmp(reason, "down.silent") == 0;
 
     if (kind == HEALTH_NONE || kind == HEALTH_CONNECTIONS) /* the pool shrinks; the relay is as fit as before */
         return;
     if (relay->source == FROM_HERE) {
-        local_count(&relay->local, kind, connection, refused, reason, td_mono_ms());
+        /* Nobody else is heard of, and here nothing was accepted since the silence began. */
+        local_count(&relay->local, silent ? HEALTH_FATAL : kind, connection, refused, reason, td_mono_ms());
         show_local(relay);
         return;
     }

@@ -49,6 +49,8 @@ struct health_ops {
     void (*bounces)(void *user, size_t relay, enum bounce_level from, const struct relay_view *view, bool first_to_know);
     /** An open relay is due for a probe without mail and this process holds the fleet's grant: call health_probed after. */
     void (*probe)(void *user, size_t relay);
+    /** How long this process has heard nothing from a relay that it found silent, ms; 0: it is not. Asked at each report. */
+    uint64_t (*silent_ms)(void *user, size_t relay);
     /** A campaign bounces too much at this relay and leaves it; told by one process of the fleet. */
     void (*campaign_left)(void *user, size_t relay, const char *campaign_id, const char *evidence);
     /** A campaign has no relay left because of bounces, its own or a relay's, or has one again; each process tells what it sees. */
@@ -63,8 +65,8 @@ void health_free(struct health *health);
 
 /** Count evidence; sent in aggregate every dispatch.report_ms, at once for SOFT and worse. reason: as reply_class.reason
  * or "down.<relay_event_name>". "down.connect" means unreachable or timed out; say "down.refused" when the connection was
- * refused, which opens a relay at once unless something was accepted in the last second; so does "down.silent". These and
- * down.connect, tls, banner, dns, auth and reset count as connection failures: three in a row within 5 s, fleet-wide, open it too. */
+ * refused, which opens a relay at once unless something was accepted in the last second. "down.silent": a probe was not
+ * answered either; it opens a relay when nobody was served since that silence began, or for a second. These and down.connect, tls, banner, dns, auth and reset count as connection failures: three in a row within 5 s, fleet-wide, open it too. */
 void health_report(struct health *health, size_t relay, enum health_kind kind, const char *reason);
 /** Final-reply latency of an accepted mail, for the tarpit trigger. */
 void health_latency(struct health *health, size_t relay, uint64_t final_us);

@@ -88,7 +88,7 @@ size_t pool_may_open(const struct pool *pool)
 {
     size_t members = members_count(pool);
 
-    if (pool->stopping || td_mono_ms() < pool->backoff_until_ms)
+    if (pool->stopping || pool->silent_since_ms > 0 || td_mono_ms() < pool->backoff_until_ms)
         return 0;
     return members < pool_cap(pool) ? pool_cap(pool) - members : 0;
 }
@@ -339,6 +339,7 @@ void pool_stop(struct pool *pool, void (*cb)(void *user), void *user)
     pool->stopping = true;
     pool->stopped = cb;
     pool->stopped_user = user;
+    pool_probe_drop(pool);
     pool_give_back(pool);
 }
 
@@ -435,5 +436,5 @@ void pool_free(struct pool *pool)
     uv_close((uv_handle_t *)&pool->check, pool_handle_closed);
     uv_close((uv_handle_t *)&pool->awake, pool_handle_closed);
     uv_close((uv_handle_t *)&pool->timer, pool_handle_closed);
-    uv_close((uv_handle_t *)&pool->silence, pool_handle_closed);
+    uv_close((uv_handle_t *)&pool->silence_timer, pool_handle_closed);
 }

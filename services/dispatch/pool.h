@@ -26,7 +26,7 @@ enum relay_event {
     RELAY_BANNER,    /* greeting or EHLO refused, garbage, timed out */
     RELAY_AUTH,      /* credentials refused (535 and so on) */
     RELAY_RESET,     /* an established connection broke during a transaction */
-    RELAY_SILENT,    /* it hangs: several connections wait and nothing came for long */
+    RELAY_SILENT,    /* it hangs: nothing comes for long, nor on a probe's connection; until RELAY_UP it gets nothing */
     RELAY_TOO_MANY,  /* 421 too many connections */
     RELAY_QUOTA,     /* refused before any mail: its quota is used up */
     RELAY_SUSPENDED, /* refused before any mail: our account is paused */
@@ -82,6 +82,8 @@ int pool_probe(struct pool *pool, void (*cb)(void *user, enum relay_event event,
 /** Cap below relay->max_connections (421 too many); rises again by one a minute by itself. */
 void pool_limit(struct pool *pool, size_t max_connections);
 size_t pool_connections(const struct pool *pool); /* established */
+/** How long nothing has come from it, ms, since it was found silent; 0: it is not. Meanwhile there is no room. */
+uint64_t pool_silent_ms(const struct pool *pool);
 /** Jobs still waiting for a connection (nothing sent yet) are given back as NOT_TAKEN: after the relay was found
  * down. */
 void pool_give_back(struct pool *pool);

@@ -5,6 +5,7 @@
 
 #include "connection.h"
 #include "pool.h"
+#include "silence.h"
 
 #define HANDSHAKES_MAX 8
 #define BACKOFF_FIRST_MS 100
@@ -32,6 +33,7 @@ struct job_list {
 
 struct probe {
     struct connection *conn; /* NULL: none under way */
+    /* NULL: the pool's own */
     void (*cb)(void *user, enum relay_event event, const char *detail);
     void *user;
     enum { PROBE_CONNECTING, PROBE_NOOP, PROBE_QUIT } stage;
@@ -50,8 +52,9 @@ struct pool {
     size_t in_flight;
     size_t warm;                                /* connections to be opened for mails to come */
     size_t stuck;                               /* mails on connections gone silent after their final dot */
-    uint64_t final_mean_us, final_deviation_us; /* of final replies; 0: none yet */
-    uint64_t awaited_since_us, silence_tick_us;
+    struct silence silence;
+    uint64_t silent_since_ms; /* 0: it is not silent */
+    uint64_t probe_until_ms;  /* while it is: then our own probe is given up */
     struct job_list waiting;  /* for any connection */
     struct job_list retrying; /* for a fresh connection */
     struct job_list returned; /* to be given back as not taken */
@@ -68,7 +71,7 @@ struct pool {
     uv_check_t check;
     uv_idle_t awake; /* runs while dirty: the loop must not sleep on it */
     uv_timer_t timer;
-    uv_timer_t silence;
+    uv_timer_t silence_timer;
     int handles;
     struct td_metric *connections_gauge;
     struct td_metric *handshakes[RELAY_EVENT_COUNT];
@@ -93,7 +96,14 @@ void pool_event(struct pool *pool, enum relay_event what, const char *detail);
 
 /* pool_silence.c */
 void pool_silence_start(struct pool *pool);
-void pool_final_took(struct pool *pool, uint64_t final_us);
+/** A probe is over, of whoever's. */
+void pool_silence_probed(struct pool *pool, enum relay_event what, const char *detail);
+
+/* pool_probe.c */
+/** Probe for the pool itself, unless a probe is under way: pool_silence_probed. */
+void pool_probe_own(struct pool *pool);
+/** End such a probe without a word. Not from inside its callbacks. */
+void pool_probe_drop(struct pool *pool);
 
 /* pool_member.c */
 bool member_open(struct pool *pool);

@@ -118,7 +118,7 @@ static void member_result(void *user, void *mail_user, const struct attempt_resu
     bool broken = result->kind == ATTEMPT_NOT_TAKEN || result->kind == ATTEMPT_UNCONFIRMED;
 
     if (result->kind == ATTEMPT_ACCEPTED && member->state != MEMBER_STUCK)
-        pool_final_took(pool, result->final_us);
+        silence_final(&pool->silence, result->final_us);
     member->jobs--;
     if (member->state == MEMBER_STUCK)
         pool->stuck--;
@@ -236,6 +236,7 @@ static void member_up(void *user)
     struct member *member = user;
     struct pool *pool = member->pool;
 
+    took_add(&pool->silence.secure, connection_secured_us(member->conn));
     member->slots = connection_slots(member->conn);
     member_to(member, MEMBER_READY);
     pool->backoff_ms = 0;

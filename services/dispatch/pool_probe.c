@@ -1,18 +1,21 @@
 /* pool_probe.c - connect, TLS, EHLO, AUTH, NOOP, QUIT on a connection of its own: is the relay well, without a
- * mail? */
+ * mail? Somebody asks that (pool_probe), or the pool itself because nothing comes from the relay (pool_silence.c). */
 #include "pool_int.h"
 
 static void probe_over(struct pool *pool, enum relay_event what, const char *detail)
 {
     pool->probe.conn = NULL;
     pool_dirty(pool);
-    pool->probe.cb(pool->probe.user, what, detail);
+    pool_silence_probed(pool, what, detail);
+    if (pool->probe.cb)
+        pool->probe.cb(pool->probe.user, what, detail);
 }
 
 static void probe_up(void *user)
 {
     struct pool *pool = user;
 
+    took_add(&pool->silence.secure, connection_secured_us(pool->probe.conn));
     pool->probe.stage = PROBE_NOOP;
     connection_noop(pool->probe.conn);
 }
@@ -64,12 +67,40 @@ static const struct connection_ops probe_ops = {
     .ended = probe_ended,
 };
 
-int pool_probe(struct pool *pool, void (*cb)(void *user, enum relay_event event, const char *detail), void *user)
+static int probe_open(struct pool *pool, void (*cb)(void *user, enum relay_event event, const char *detail), void *user)
 {
-    if (pool->probe.conn || pool->stopping)
-        return TD_EAGAIN;
+    int rc;
+
     pool->probe.cb = cb;
     pool->probe.user = user;
     pool->probe.stage = PROBE_CONNECTING;
-    return connection_open(pool->connector, &probe_ops, pool, &pool->probe.conn, NULL);
+    rc = connection_open(pool->connector, &probe_ops, pool, &pool->probe.conn, NULL);
+    if (rc == TD_OK)
+        connection_set_apart(pool->probe.conn);
+    return rc;
+}
+
+int pool_probe(struct pool *pool, void (*cb)(void *user, enum relay_event event, const char *detail), void *user)
+{
+    pool_probe_drop(pool);
+    if (pool->probe.conn || pool->stopping)
+        return TD_EAGAIN;
+    return probe_open(pool, cb, user);
+}
+
+void pool_probe_own(struct pool *pool)
+{
+    if (!pool->probe.conn && !pool->stopping)
+        (void)probe_open(pool, NULL, NULL); /* out of memory: it is asked again */
+}
+
+void pool_probe_drop(struct pool *pool)
+{
+    struct connection *conn = pool->probe.conn;
+
+    if (!conn || pool->probe.cb)
+        return;
+    pool->probe.conn = NULL;
+    connection_close(conn);
+    pool_dirty(pool);
 }

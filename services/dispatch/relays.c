@@ -89,6 +89,15 @@ static void on_event(void *user, struct pool *pool, enum relay_event event, cons
     }
     down_reason(reason, sizeof(reason), event, detail);
     health_report(r->owner->health, r->index, kind_of(event), reason);
+    if (event == RELAY_SILENT) /* mails that were to wait for it may have the next relay, whatever the others see */
+        r->owner->ops.moved(r->owner->user);
+}
+
+static uint64_t on_silent_ms(void *user, size_t i)
+{
+    struct relays *relays = user;
+
+    return pool_silent_ms(relays->relay[i].pool);
 }
 
 static void on_room(void *user, struct pool *pool)
@@ -209,7 +218,7 @@ static int relay_open(struct relays *relays, uv_loop_t *loop, size_t i, struct t
 int relays_new(uv_loop_t *loop, const struct td_settings *settings, struct td_redis *redis, struct td_metrics *metrics,
                const struct relays_ops *ops, void *user, struct relays **ret, struct td_err *reterr)
 {
-    static const struct health_ops health_ops = {on_changed, on_bounces, on_probe, on_campaign_left, on_campaign_held};
+    static const struct health_ops health_ops = {on_changed, on_bounces, on_probe, on_silent_ms, on_campaign_left, on_campaign_held};
     struct relays *relays = calloc(1, sizeof(*relays));
     int rc = TD_OK;
 
@@ -314,6 +323,11 @@ static void throttle(const struct relay *r, const struct relay_view *view, struc
     fit->spare = r->spare.tat_us <= td_mono_us();
 }
 
+static bool is_well(const struct relay *r, const struct relay_view *view)
+{
+    return (view->state == RELAY_CLOSED || view->state == RELAY_LIMITED) && pool_silent_ms(r->pool) == 0;
+}
+
 /* why: HELD_..., when bounces keep it from this relay; else NULL. */
 static struct route_relay look(struct relays *relays, const struct mail *mail, size_t i, uint64_t now_ms, const char **why)
 {
@@ -334,9 +348,10 @@ static struct route_relay look(struct relays *relays, const struct mail *mail, s
         *why = HELD_RELAYS;
     fit.avoided = (mail->pinned >= 0 && (size_t)mail->pinned != i) ||
                   ((mail->avoid >> i & 1) && now_ms < mail->avoid_until_ms) || *why;
-    fit.well = view->state == RELAY_CLOSED || view->state == RELAY_LIMITED;
+    fit.well = is_well(r, view);
     fit.limited = view->state == RELAY_LIMITED;
-    fit.grant = !fit.well && view->grants > 0; /* half-open, and the rare mail that finds out when a pause is over */
+    /* Silent: it may be our own way to it that is cut, so others may still use it, and its trial is theirs. */
+    fit.grant = !fit.well && view->grants > 0 && pool_silent_ms(r->pool) == 0; /* half-open, and the rare mail that finds out when a pause is over */
     fit.share = view->share >= 1 ? 10000 : view->share <= 0 ? 0 : (uint32_t)(view->share * 10000);
     fit.room = pool_room(r->pool) > 0 &&
                !(fit.limited && pace_full(relays->pace, i, OVERFLOW_WAIT_US));
@@ -489,7 +504,7 @@ bool relays_any_fit(const struct relays *relays)
     for (size_t i = 0; i < relays->count; i++) {
         const struct relay_view *view = health_view(relays->health, i);
 
-        if (view->state == RELAY_CLOSED || view->state == RELAY_LIMITED || view->state == RELAY_HALF_OPEN)
+        if (is_well(&relays->relay[i], view) || view->state == RELAY_HALF_OPEN)
             return true;
     }
     return false;

@@ -24,7 +24,7 @@ struct scripted_relay {
     struct seen seen;
     int at_once;
     int rcpts;
-    bool stopping;
+    bool stopping, thawed;
     int fds[CONNECTIONS_MAX]; /* open ones, -1 free */
     pthread_t threads[CONNECTIONS_MAX];
     int thread_count;
@@ -265,6 +265,8 @@ static void do_data(struct peer *peer)
             say_line(peer, "554 5.5.1 no valid recipients");
         return;
     }
+    if (peer->relay->script.slow_final_ms && scripted_relay_seen(peer->relay).mails >= peer->relay->script.after_mails)
+        usleep((useconds_t)peer->relay->script.slow_final_ms * 1000);
     if (misbehave(peer, AT_FINAL, "250 2.0.0 Ok 0123456789")) {
         if (!peer->gone && peer->relay->script.fault == DO_BYTEWISE)
             COUNT(peer, mails);
@@ -415,12 +417,24 @@ static void do_command(struct peer *peer, const char *line)
     }
 }
 
+static bool is_frozen(struct scripted_relay *relay)
+{
+    bool frozen;
+
+    pthread_mutex_lock(&relay->lock);
+    frozen = !relay->thawed && !relay->stopping;
+    pthread_mutex_unlock(&relay->lock);
+    return frozen;
+}
+
 static void serve(struct peer *peer)
 {
     const struct script *script = &peer->relay->script;
     char line[1200];
     int mails_before;
 
+    while (script->frozen_from && peer->number >= script->frozen_from && is_frozen(peer->relay))
+        usleep(2000);
     if (!script->starttls)
         take_tls(peer);
     if (peer->gone)
@@ -532,6 +546,13 @@ void scripted_relay_die(struct scripted_relay *relay)
         setsockopt(relay->fds[i], SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
         shutdown(relay->fds[i], SHUT_RD); /* wakes the thread, whose close then resets */
     }
+    pthread_mutex_unlock(&relay->lock);
+}
+
+void scripted_relay_thaw(struct scripted_relay *relay)
+{
+    pthread_mutex_lock(&relay->lock);
+    relay->thawed = true;
     pthread_mutex_unlock(&relay->lock);
 }
 

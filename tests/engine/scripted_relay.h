@@ -40,6 +40,8 @@ struct script {
     int certificate_from;    /* shown from the n-th connection on; 0: always */
     int certificate_until;   /* and up to this one; 0: for ever */
     bool tls12;
+    int frozen_from;         /* the n-th connection and all after it get not an octet, not even of TLS, before scripted_relay_thaw */
+    int slow_final_ms;       /* final replies take so long, from the mail after after_mails on */
     int max_connections;     /* 0: any; more get 421 */
     int refuse_every;        /* every n-th RCPT gets 550 */
     const char *size;        /* offer "SIZE <size>" */
@@ -71,6 +73,8 @@ struct scripted_relay *scripted_relay_start(const struct script *script, int *po
 struct seen scripted_relay_seen(struct scripted_relay *relay);
 /** Reset every established connection and stop listening, as when the process dies. */
 void scripted_relay_die(struct scripted_relay *relay);
+/** Frozen connections are served. */
+void scripted_relay_thaw(struct scripted_relay *relay);
 void scripted_relay_stop(struct scripted_relay *relay);
 
 #endif /* SCRIPTED_RELAY_H */

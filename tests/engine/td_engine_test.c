@@ -1230,11 +1230,6 @@ static bool is_silent(struct bench *bench)
     return bench->events[RELAY_SILENT] > 0;
 }
 
-static bool four_done(struct bench *bench)
-{
-    return bench->done_count >= 5;
-}
-
 /* One mail goes through, so that it is known how long a reply takes; then so many connections hang at this place. */
 static void hang(struct bench *bench, const struct script *script, int mails)
 {
@@ -1249,31 +1244,100 @@ static void hang(struct bench *bench, const struct script *script, int mails)
 
 static void a_silent_relay_gives_back_what_it_cannot_have(void **unused)
 {
-    struct script script = {"silent", AT_MAIL, DO_HANG, .times = 4, .after_mails = 1};
+    (void)unused;
+    for (int mails = 1; mails <= 4; mails++) {
+        struct script script = {"silent", AT_MAIL, DO_HANG, .times = mails, .after_mails = 1, .frozen_from = mails + 1};
+        struct bench bench;
+        uint64_t began_ms;
+
+        hang(&bench, &script, mails);
+        began_ms = td_mono_ms();
+        assert_true(run_until(&bench, all_done));
+        assert_in_range(td_mono_ms() - began_ms, 600, 2500); /* not the 5 s of a command's timeout */
+        assert_int_equal(bench.events[RELAY_SILENT], 1);
+        assert_int_equal(bench.events[RELAY_RESET], 0);
+        for (size_t i = 1; i < bench.job_count; i++)
+            assert_int_equal(bench.jobs[i].result.kind, ATTEMPT_NOT_TAKEN);
+        bench_close(&bench);
+    }
+}
+
+static bool is_heard_again(struct bench *bench)
+{
+    return pool_silent_ms(bench->pool) == 0;
+}
+
+static void a_silent_relay_gets_nothing_until_it_is_heard_again(void **unused)
+{
+    struct script script = {"thaws", AT_MAIL, DO_HANG, .times = 1, .after_mails = 1, .frozen_from = 2};
+    struct bench bench;
+    struct job *more;
+
+    (void)unused;
+    hang(&bench, &script, 1);
+    assert_true(run_until(&bench, is_silent));
+    run_for(&bench, 700);
+    assert_true(pool_silent_ms(bench.pool) >= 700);
+    more = job_new(&bench, body);
+    assert_int_equal(pool_send(bench.pool, &more->mail), TD_EAGAIN);
+    bench.job_count--;
+    scripted_relay_thaw(bench.relay);
+    assert_true(run_until(&bench, is_heard_again));
+    job_send(&bench);
+    assert_true(run_until(&bench, all_done));
+    assert_int_equal(bench.jobs[2].result.kind, ATTEMPT_ACCEPTED);
+    assert_int_equal(bench.events[RELAY_SILENT], 1);
+    bench_close(&bench);
+}
+
+static void a_slow_relay_is_not_silent_however_few_wait(void **unused)
+{
+    (void)unused;
+    for (int mails = 1; mails <= 4; mails += 3) {
+        struct script script = {"slow", .after_mails = 1, .slow_final_ms = 3000};
+        struct bench bench;
+
+        hang(&bench, &script, mails);
+        assert_true(run_until(&bench, all_done));
+        assert_int_equal(bench.events[RELAY_SILENT] + bench.events[RELAY_RESET], 0);
+        for (size_t i = 0; i < bench.job_count; i++)
+            assert_int_equal(bench.jobs[i].result.kind, ATTEMPT_ACCEPTED);
+        assert_in_range(scripted_relay_seen(bench.relay).noops, 1, 4); /* it was asked, not all the time */
+        bench_close(&bench);
+    }
+}
+
+static void connections_that_are_gone_are_given_up_when_the_relay_is_well(void **unused)
+{
+    struct script script = {"forgotten", AT_MAIL, DO_HANG, .times = 4, .after_mails = 1};
     struct bench bench;
     uint64_t began_ms;
 
     (void)unused;
     hang(&bench, &script, 4);
     began_ms = td_mono_ms();
-    assert_true(run_until(&bench, four_done));
-    assert_in_range(td_mono_ms() - began_ms, 1200, 3000); /* not the 5 s of a command's timeout */
-    assert_int_equal(bench.events[RELAY_SILENT], 1);
-    assert_int_equal(bench.events[RELAY_RESET], 0);
+    assert_true(run_until(&bench, all_done));
+    assert_in_range(td_mono_ms() - began_ms, 1200, 3500);
+    assert_int_equal(bench.events[RELAY_SILENT], 0);
+    assert_int_equal(bench.events[RELAY_RESET], 1);
     for (size_t i = 1; i < bench.job_count; i++)
         assert_int_equal(bench.jobs[i].result.kind, ATTEMPT_NOT_TAKEN);
+    job_send(&bench);
+    assert_true(run_until(&bench, all_done));
+    assert_int_equal(bench.jobs[5].result.kind, ATTEMPT_ACCEPTED);
     bench_close(&bench);
 }
 
 static void mails_with_a_silent_relay_wait_on_and_hold_no_place(void **unused)
 {
-    struct script script = {"stuck", AT_FINAL, DO_HANG, .times = 4, .after_mails = 1};
+    struct script script = {"stuck", AT_FINAL, DO_HANG, .times = 4, .after_mails = 1, .frozen_from = 5};
     struct bench bench;
 
     (void)unused;
     hang(&bench, &script, 4);
     assert_true(run_until(&bench, is_silent));
     assert_int_equal(bench.done_count, 1); /* they may have been taken: nobody else gets them */
+    scripted_relay_thaw(bench.relay);
     assert_true(run_until(&bench, has_room));
     assert_int_equal(pool_room(bench.pool), 6);
     assert_int_equal(pool_busy(bench.pool), 4);
@@ -1370,6 +1434,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(jobs_that_wait_are_given_back),
         cmocka_unit_test(a_pool_can_be_freed_in_the_middle_of_everything),
         cmocka_unit_test(a_silent_relay_gives_back_what_it_cannot_have),
+        cmocka_unit_test(a_silent_relay_gets_nothing_until_it_is_heard_again),
+        cmocka_unit_test(a_slow_relay_is_not_silent_however_few_wait),
+        cmocka_unit_test(connections_that_are_gone_are_given_up_when_the_relay_is_well),
         cmocka_unit_test(mails_with_a_silent_relay_wait_on_and_hold_no_place),
         cmocka_unit_test(two_slow_mails_do_not_make_a_relay_silent),
         cmocka_unit_test(room_falls_and_rises),

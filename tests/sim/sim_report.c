@@ -78,6 +78,7 @@ static void half(struct shared *r, uint64_t now)
 
 static void judge(struct shared *r, const struct sim_call *call, bool current, uint64_t now)
 {
+    uint64_t silent = count(call, "silent");
     uint64_t ok = current ? count(call, "ok") : 0, row = current ? count(call, "row") : 0, recent = 0;
 
     if (r->state == LIMITED) {
@@ -92,7 +93,7 @@ static void judge(struct shared *r, const struct sim_call *call, bool current, u
         return;
     if (ok) {
         r->row = 0;
-        r->last_ok = now;
+        r->last_ok = now - count(call, "ok_ago") > r->last_ok ? now - count(call, "ok_ago") : r->last_ok;
     }
     for (uint64_t i = 0; i < row && i < ROW; i++) {
         if (r->row == ROW)
@@ -103,8 +104,9 @@ static void judge(struct shared *r, const struct sim_call *call, bool current, u
     }
     for (unsigned i = 0; i < r->row; i++)
         recent += now - r->row_at[i] <= ROW_MS;
-    if (count(call, "fatal") || (count(call, "refused") && now - r->last_ok > QUIET_MS) || recent >= ROW) {
-        open_it(r, call, arg(call, "reason"), now);
+    if (count(call, "fatal") || (count(call, "refused") && now - r->last_ok > QUIET_MS) || recent >= ROW ||
+        (silent && now - r->last_ok > (silent < QUIET_MS ? silent : QUIET_MS))) {
+        open_it(r, call, silent ? "down.silent" : arg(call, "reason"), now);
     } else if (count(call, "soft") && now - r->cut_at >= CUT_MS) {
         r->factor = r->factor * 0.7 > 0.05 ? r->factor * 0.7 : 0.05;
         r->cut_at = r->factor_at = now;

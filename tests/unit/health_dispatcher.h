@@ -5,6 +5,7 @@
 #include "health_fleet.h"
 
 struct dispatcher {
+    uint64_t silent_ms; /* what it says of its relay */
     struct health *health;
     unsigned opened, firsts, probes, changes;
     bool probe_well, fit, open, half, local;
@@ -57,6 +58,13 @@ static inline void on_campaign_left(void *user, size_t relay, const char *campai
     snprintf(dispatcher->evidence, sizeof(dispatcher->evidence), "%s", evidence);
 }
 
+static inline uint64_t on_silent_ms(void *user, size_t relay)
+{
+    const struct dispatcher *dispatcher = user;
+
+    return relay == 0 ? dispatcher->silent_ms : 0;
+}
+
 static inline void on_campaign_held(void *user, const char *campaign_id, bool held)
 {
     struct dispatcher *dispatcher = user;
@@ -82,7 +90,7 @@ static inline struct td_settings settings_for(const char *name)
 
 static inline void dispatcher_open(struct dispatcher *dispatcher, const struct td_settings *settings, struct td_redis *at)
 {
-    static const struct health_ops ops = {on_changed, on_bounces, on_probe, on_campaign_left, on_campaign_held};
+    static const struct health_ops ops = {on_changed, on_bounces, on_probe, on_silent_ms, on_campaign_left, on_campaign_held};
     struct td_err err;
 
     memset(dispatcher, 0, sizeof(*dispatcher));
