@@ -30,8 +30,53 @@ def relay_is_a_black_hole(stack):
     t = flow.truth(stack, campaign)
     said = t.check(8000, unconfirmed_at_most=20)
     pause = aids.longest_pause(stack.relays, stopped + 19)  # then it takes the mails that lay in its sockets
-    assert first - stopped < 2, f"the switch took {first - stopped:.1f} s"
+    assert first - stopped < 1.3, f"the switch took {first - stopped:.1f} s"
     return f"L D(0) C: {said}, switched in {first - stopped:.2f} s, longest pause {pause:.2f} s"
+
+
+FEW = {"max_connections": 1, "connect_timeout": "30s", "command_timeout": "60s", "data_timeout": "60s", "final_timeout": "60s"}
+
+
+@case(primary_entry=FEW)
+def relay_hangs_with_one_connection(stack):
+    """The same with one connection, which is all there is, and timeouts of a minute: the probe finds out."""
+    primary, backup = stack.relays
+    campaign = flow.submit(stack, 1500)
+    flow.wait_part(stack, campaign, 200)
+    primary.process.send(signal.SIGSTOP)
+    stopped = time.time()
+    wait_for("the backup's first mail", 30, lambda: backup.taken(), 0.02)
+    first = backup.taken()[0][0] - stopped
+    time.sleep(max(0, 5 - (time.time() - stopped)))
+    primary.process.send(signal.SIGCONT)
+    back = time.time()
+    flow.wait_done(stack, campaign, 1500)
+    t = flow.truth(stack, campaign)
+    said = t.check(1500)
+    assert first < 1.3, f"the switch took {first:.1f} s"
+    assert aids.changes(t, primary, "open")[0].reason == "down.silent"
+    again = [x for x in aids.times([primary]) if x > back + 0.2]
+    return (f"L D(0) C: {said}, switched in {first:.2f} s, the primary again "
+            f"{f'{again[0] - back:.1f} s after it went on' if again else 'not before the end'}")
+
+
+@case(primary_entry={**FEW, "max_connections": 2})
+def slow_relay_with_two_connections(stack):
+    """The primary suddenly takes 3 s for each final reply, with two connections: it is slow, not silent, and not left."""
+    primary, backup = stack.relays
+    campaign = flow.submit(stack, 600)
+    flow.wait_part(stack, campaign, 500)
+    primary.ask("POST", "/fault", {"at": "final", "do": "slow", "delay_ms": 3000})
+    began = time.time()
+    time.sleep(20)
+    slow = [x for x in aids.times([primary]) if x > began]
+    primary.ask("DELETE", "/fault")
+    flow.wait_done(stack, campaign, 600)
+    t = flow.truth(stack, campaign)
+    said = t.check(600)
+    assert slow and not backup.taken() and not aids.changes(t, primary, "open"), \
+        f"{len(backup.taken())} mails by the backup, {[c.reason for c in aids.changes(t, primary)]}"
+    return f"L D(0) C: {said}, {len(slow)} mails in 20 s, all by the slow one"
 
 
 @case(dispatchers=2, primary_entry={"host": "relay.invalid", "connect_timeout": "2s"})

@@ -56,6 +56,44 @@ static void a_refused_connection_opens_it_unless_something_was_just_accepted(voi
     assert_string_equal(fleet.at.name, "open");
 }
 
+static void a_silence_opens_it_when_nobody_was_served_since_it_began(void **unused)
+{
+    struct fleet fleet = fleet_of("silent");
+
+    (void)unused;
+    tell(&fleet, "ok", "9", "ok_ago", "200"); /* 200 ms before this report */
+    fleet.now += 500;
+    tell(&fleet, "me", "two", "hard", "1", "row", "1", "silent", "650", "reason", "down.silent");
+    assert_string_equal(fleet.at.name, "open"); /* served 700 ms ago, silent for 650 */
+    assert_string_equal(fleet.at.reason, "down.silent");
+}
+
+static void a_silence_while_others_are_served_is_its_own_affair(void **unused)
+{
+    struct fleet fleet = fleet_of("cut");
+
+    (void)unused;
+    tell(&fleet, "me", "two", "hard", "1", "row", "1", "silent", "700", "reason", "down.silent"); /* with nobody else */
+    assert_string_equal(fleet.at.name, "open");
+
+    fleet = fleet_of("cut2");
+    tell(&fleet, "ok", "9", "ok_ago", "10");
+    for (int i = 0; i < 400; i++) { /* for 100 s its silence grows, while another one sends 4 mails a second */
+        char silent[24];
+
+        snprintf(silent, sizeof(silent), "%d", 600 + i * 250);
+        tell(&fleet, "me", "two", "hard", i == 0 ? "1" : "0", "row", i == 0 ? "1" : "0", "silent", silent, "reason", "down.silent");
+        if (strcmp(fleet.at.name, "closed") != 0)
+            fail_msg("%s after %d: %s, %s", fleet.at.name, i, fleet.at.reason, fleet.at.evidence);
+        fleet.now += 125;
+        tell(&fleet, "ok", "1", "ok_ago", "100");
+        fleet.now += 125;
+    }
+    fleet.now += 1000; /* the other one is not served either */
+    tell(&fleet, "me", "two", "silent", "101000", "reason", "down.silent");
+    assert_string_equal(fleet.at.name, "open");
+}
+
 static void fatal_evidence_opens_it_at_once(void **unused)
 {
     struct fleet fleet = fleet_of("fatal");
@@ -588,6 +626,8 @@ int main(void)
         cmocka_unit_test(three_connection_failures_in_a_row_open_it),
         cmocka_unit_test(a_success_between_or_more_than_five_seconds_do_not),
         cmocka_unit_test(a_refused_connection_opens_it_unless_something_was_just_accepted),
+        cmocka_unit_test(a_silence_opens_it_when_nobody_was_served_since_it_began),
+        cmocka_unit_test(a_silence_while_others_are_served_is_its_own_affair),
         cmocka_unit_test(fatal_evidence_opens_it_at_once),
         cmocka_unit_test(a_rate_opens_it_only_when_it_is_sure),
         cmocka_unit_test(failures_older_than_thirty_seconds_do_not_count),

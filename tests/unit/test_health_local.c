@@ -60,6 +60,17 @@ static void alone_it_opens_by_the_same_rules(void **unused)
     assert_int_equal(local.state, RELAY_CLOSED);
 }
 
+static void alone_it_believes_its_own_probe(void **unused)
+{
+    struct local_health local = local_of(RELAY_CLOSED);
+
+    (void)unused;
+    local_count(&local, HEALTH_OK, false, false, "", 1000000);
+    local_count(&local, HEALTH_FATAL, true, false, "down.silent", 1000600); /* as health_report tells a silence */
+    assert_int_equal(local.state, RELAY_OPEN);
+    assert_string_equal(local.reason, "down.silent");
+}
+
 static void alone_it_comes_back_by_probes_then_mails(void **unused)
 {
     struct local_health local = local_of(RELAY_CLOSED);
@@ -162,6 +173,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(alone_it_opens_by_the_same_rules),
+        cmocka_unit_test(alone_it_believes_its_own_probe),
         cmocka_unit_test(alone_it_comes_back_by_probes_then_mails),
         cmocka_unit_test(alone_it_keeps_what_was_shared),
         cmocka_unit_test(alone_a_busy_relay_is_slowed),
