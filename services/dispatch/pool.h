@@ -84,6 +84,8 @@ void pool_limit(struct pool *pool, size_t max_connections);
 size_t pool_connections(const struct pool *pool); /* established */
 /** How long nothing has come from it, ms, since it was found silent; 0: it is not. Meanwhile there is no room. */
 uint64_t pool_silent_ms(const struct pool *pool);
+/** All have left it because it was silent to another process: see silence.h. */
+void pool_others_silent(struct pool *pool, bool others);
 /** Jobs still waiting for a connection (nothing sent yet) are given back as NOT_TAKEN: after the relay was found
  * down. */
 void pool_give_back(struct pool *pool);

@@ -53,6 +53,7 @@ struct pool {
     size_t warm;                                /* connections to be opened for mails to come */
     size_t stuck;                               /* mails on connections gone silent after their final dot */
     struct silence silence;
+    bool others_silent;
     uint64_t silent_since_ms; /* 0: it is not silent */
     uint64_t probe_until_ms;  /* while it is: then our own probe is given up */
     struct job_list waiting;  /* for any connection */

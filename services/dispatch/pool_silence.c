@@ -3,8 +3,8 @@
  *
  * Nothing comes from it, but neither does anything from a slow one. So, when all that wait for it (be it one
  * connection) have heard nothing for twice as long as a final reply takes (its mean and four deviations, as TCP waits:
- * RFC 6298), at least 350 ms, it is asked: a probe connects. Not one octet within twice the time that a connection takes
- * to be secured, at least 300 ms, and the relay is silent. Anything at all, on any connection, and it is only slow:
+ * RFC 6298), at least 300 ms, it is asked: a probe connects. Not one octet within the time that a connection takes to be
+ * secured (the same way), at least 250 ms, and the relay is silent. Anything at all, on any connection, and it is only slow:
  * then the patience is twice as long, until it is quick again. Where TLS is answered by something else in front of the
  * relay, the probe hears that and then nothing; such a relay is silent when at least three connections (or all, where
  * fewer are allowed) wait and heard nothing for five times a final reply, at least 1.3 s. When the probe is greeted and so
@@ -16,12 +16,13 @@
  *
  * It may be our own way to the relay that is cut, and others are served. So this process leaves it by itself, at once:
  * the pool takes nothing until something is heard again, and probes. Whether all leave it is the script's to say, which
- * hears how long it has been silent (pool_silent_ms) and what the others have. */
+ * hears how long it has been silent (pool_silent_ms) and what the others have. When it has said so, for the silence that
+ * another one met, those whose patience is at an end need no answer of their own probe. */
 #include "pool_int.h"
 #include "tandem/clock.h"
 
 enum {
-    TICK_MS = 50,
+    TICK_MS = 25,
     PROBE_GIVE_UP_MS = BACKOFF_MAX_MS, /* of a probe to a silent relay; the next one is a new connection */
 };
 
@@ -122,7 +123,8 @@ static void on_tick(uv_timer_t *timer)
                                 .heard_us = connector_heard_us(pool->connector),
                                 .waiting = waiting_for_relay(pool),
                                 .most = pool_cap(pool),
-                                .probe = probe_of(pool)};
+                                .probe = probe_of(pool),
+                                .others = pool->others_silent};
     uint64_t deaf_us = pool->silence.deaf_us;
 
     if (pool->stopping)
@@ -164,6 +166,11 @@ void pool_silence_start(struct pool *pool)
     uv_timer_init(pool->loop, &pool->silence_timer);
     pool->silence_timer.data = pool;
     uv_timer_start(&pool->silence_timer, on_tick, TICK_MS, TICK_MS);
+}
+
+void pool_others_silent(struct pool *pool, bool others)
+{
+    pool->others_silent = others;
 }
 
 uint64_t pool_silent_ms(const struct pool *pool)

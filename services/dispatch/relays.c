@@ -123,6 +123,7 @@ static void on_changed(void *user, size_t i, enum relay_state from, const struct
     bool away = view->state != RELAY_CLOSED && view->state != RELAY_LIMITED;
 
     pace_factor(relays->pace, i, view->rate_factor);
+    pool_others_silent(r->pool, view->state == RELAY_OPEN && strcmp(view->reason, "down.silent") == 0);
     td_metric_set(r->state, view->state);
     if (from != view->state) {
         if (away && (from == RELAY_CLOSED || from == RELAY_LIMITED)) {

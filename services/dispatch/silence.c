@@ -2,8 +2,9 @@
 
 enum {
     TIMES = 2, /* mean and four deviations, so often */
-    LEAST_US = 350 * 1000,
-    PROBE_LEAST_US = 300 * 1000,
+    PROBE_TIMES = 1, /* handshakes come in volleys: their times are those of many at once, a probe is alone */
+    LEAST_US = 300 * 1000,
+    PROBE_LEAST_US = 250 * 1000,
     UNKNOWN_US = 1000 * 1000, /* before the first one is known */
     SLOW_MAX = 6,
     AWAKE_MAX_US = 100 * 1000, /* of the time between two looks; the rest we slept */
@@ -44,7 +45,7 @@ uint64_t silence_patience_us(const struct silence *silence)
 
 uint64_t silence_probe_patience_us(const struct silence *silence)
 {
-    return patience(&silence->secure, TIMES, PROBE_LEAST_US, UNKNOWN_US);
+    return patience(&silence->secure, PROBE_TIMES, PROBE_LEAST_US, UNKNOWN_US);
 }
 
 void silence_final(struct silence *silence, uint64_t us)
@@ -82,7 +83,7 @@ static enum silence_step look_asked(struct silence *silence, const struct silenc
     bool deaf = all_are_deaf(silence, view);
 
     if ((view->probe == PROBE_REACHING && silence->asked_us >= silence_probe_patience_us(silence)) ||
-        (view->probe == PROBE_SECURED && deaf)) {
+        (view->probe == PROBE_SECURED && deaf) || (view->probe != PROBE_GREETED && view->others)) {
         begin_anew(silence);
         silence->slow = 0;
         return SILENCE_GONE;

@@ -42,6 +42,7 @@ struct silence_view {
     size_t waiting;    /* connections that wait for the relay, the probe not counted */
     size_t most;       /* that may be open */
     enum silence_probe probe;
+    bool others; /* all have left it, since a probe of another process was not answered */
 };
 
 enum silence_step {
