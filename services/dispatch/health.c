@@ -29,7 +29,8 @@ enum {
     START_MS = 1000,  /* how long a new process waits for the first view: an operator may have drained a relay */
     RAMP_MS = 10000,  /* from 10 % of new mail to all of it, after a return */
     TRIAL_GRANTS = 2, /* held at once while half-open: the fleet has 5 a second */
-    SLOW_US = 10000000
+    SLOW_US = 10000000,
+    SILENT_MS = 3000 /* a silence that has lasted for longer while others were served is ours alone, also when they pause */
 };
 
 struct counts {
@@ -241,6 +242,14 @@ static uint32_t wanted(const struct relay *relay)
     return relay->view.grants == 0;
 }
 
+/* How long a relay has been silent to us, as far as that may concern the others, ms. */
+static uint64_t silent_ms(const struct relay *relay)
+{
+    uint64_t ms = relay->health->ops.silent_ms(relay->health->user, relay->index);
+
+    return ms <= SILENT_MS ? ms : 0;
+}
+
 /* No relay is fit: mails wait. */
 static bool holding(const struct health *health)
 {
@@ -280,7 +289,7 @@ static void report(struct relay *relay)
     put_number(&pairs, "row", counts->row);
     put_number(&pairs, "refused", counts->refused);
     put_number(&pairs, "ok_ago", counts->ok > 0 ? td_mono_ms() - counts->ok_ms : 0);
-    put_number(&pairs, "silent", health->ops.silent_ms(health->user, relay->index));
+    put_number(&pairs, "silent", silent_ms(relay));
     put_number(&pairs, "latencies", counts->latencies);
     put_number(&pairs, "slow", counts->slow);
     put_number(&pairs, "used", counts->used);
@@ -353,7 +362,7 @@ static void on_timer(uv_timer_t *timer)
         check_source(relay, now);
         if (relay->source == FROM_HERE)
             local_step(relay);
-        if (relay->urgent || relay->counts.ok > 0 || health->ops.silent_ms(health->user, i) > 0 || relay->counts.used > 0 || now >= relay->next_poll_ms ||
+        if (relay->urgent || relay->counts.ok > 0 || silent_ms(relay) > 0 || relay->counts.used > 0 || now >= relay->next_poll_ms ||
             relay->view.state == RELAY_HALF_OPEN)
             report(relay);
     }

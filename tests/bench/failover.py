@@ -116,7 +116,7 @@ def killed_at_200(stack):
 @case(**at_rate(200, connect_timeout="2s"))
 def hangs_at_200(stack):
     """The primary hangs without closing; 200 mails a second."""
-    return switch(stack, 200, stop, go_on, 2)
+    return switch(stack, 200, stop, go_on, 1)
 
 
 @case(**at_rate(5000, 50))
@@ -128,7 +128,7 @@ def killed_at_5000(stack):
 @case(**at_rate(5000, 50, connect_timeout="2s"))
 def hangs_at_5000(stack):
     """The primary hangs without closing; 5,000 mails a second, or what the machine carries."""
-    return switch(stack, 5000, stop, go_on, 2)
+    return switch(stack, 5000, stop, go_on, 1)
 
 
 def rate_cut(stack, rate):

@@ -60,6 +60,40 @@ def relay_hangs_with_one_connection(stack):
             f"{f'{again[0] - back:.1f} s after it went on' if again else 'not before the end'}")
 
 
+@case(dispatchers=2, primary_entry={"max_mails_per_s": 200, "connect_timeout": "30s"})
+def dispatcher_cut_off_from_the_primary(stack):
+    """One of two dispatchers loses its way to the primary for 10 s; the other is served. That one alone uses the backup."""
+    primary, backup = stack.relays
+    process = stack.services["dispatch-1"]
+    proxy = aids.Proxy(primary.port)
+    process.stop()
+    own = stack.dir / "way-round.yaml"
+    own.write_text(stack.settings_file.read_text().replace(f"port: {primary.port}", f"port: {proxy.port}"))
+    process.argv[process.argv.index(str(stack.settings_file))] = str(own)
+    process.start()
+    stack.ready(process)
+    campaign = flow.submit(stack, 7000)
+    flow.wait_part(stack, campaign, 600)
+    proxy.cut()
+    cut = time.time()
+    wait_for("the backup's first mail", 10, lambda: [x for x in aids.times([backup]) if x > cut], 0.02)
+    first = min(x for x in aids.times([backup]) if x > cut) - cut
+    time.sleep(max(0, 10 - (time.time() - cut)))
+    shares = [aids.share_after(stack.relays, r, cut + 2, time.time()) for r in stack.relays]
+    state = aids.state(stack, primary)
+    proxy.heal()
+    healed = time.time()
+    flow.wait_done(stack, campaign, 7000)
+    t = flow.truth(stack, campaign)
+    said = t.check(7000, unconfirmed_at_most=20)
+    late = aids.share_after(stack.relays, backup, healed + 2, time.time())
+    proxy.close()
+    assert state == "closed" and not aids.changes(t, primary, "open"), f"{state}, {[c.reason for c in aids.changes(t, primary)]}"
+    assert all(shares) and first < 3 and not late, f"first after {first:.2f} s, {shares} by each meanwhile, {late} by the backup after"
+    return (f"L D(0) C: {said}, the backup after {first:.2f} s, meanwhile {shares[0]} by the primary and {shares[1]} by the backup; "
+            f"it stayed {state}")
+
+
 @case(primary_entry={**FEW, "max_connections": 2})
 def slow_relay_with_two_connections(stack):
     """The primary suddenly takes 3 s for each final reply, with two connections: it is slow, not silent, and not left."""

@@ -78,7 +78,7 @@ static void a_silence_while_others_are_served_is_its_own_affair(void **unused)
 
     fleet = fleet_of("cut2");
     tell(&fleet, "ok", "9", "ok_ago", "10");
-    for (int i = 0; i < 400; i++) { /* for 100 s its silence grows, while another one sends 4 mails a second */
+    for (int i = 0; i < 10; i++) { /* its silence grows, while another one sends 4 mails a second */
         char silent[24];
 
         snprintf(silent, sizeof(silent), "%d", 600 + i * 250);
@@ -90,7 +90,7 @@ static void a_silence_while_others_are_served_is_its_own_affair(void **unused)
         fleet.now += 125;
     }
     fleet.now += 1000; /* the other one is not served either */
-    tell(&fleet, "me", "two", "silent", "101000", "reason", "down.silent");
+    tell(&fleet, "me", "two", "silent", "2900", "reason", "down.silent");
     assert_string_equal(fleet.at.name, "open");
 }
 

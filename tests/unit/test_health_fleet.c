@@ -41,6 +41,24 @@ static void two_dispatchers_hear_of_a_dead_relay_within_a_quarter_second(void **
     health_free(b.health);
 }
 
+static void a_silence_is_told_while_it_is_young(void **unused)
+{
+    struct dispatcher a;
+    struct td_settings settings = settings_for("hush");
+
+    (void)unused;
+    dispatcher_open(&a, &settings, redis);
+    assert_true(loop_until(&loop, &a.fit, 2000));
+    a.silent_ms = 5000; /* others were served meanwhile, or it would have been opened */
+    health_report(a.health, 0, HEALTH_HARD, "down.silent");
+    loop_for(&loop, 1500);
+    assert_false(a.open);
+    a.silent_ms = 1200;
+    assert_true(loop_until(&loop, &a.open, 1000)); /* without another event */
+    assert_string_equal(health_view(a.health, 0)->reason, "down.silent");
+    health_free(a.health);
+}
+
 static void a_well_relay_comes_back_by_itself(void **unused)
 {
     struct dispatcher a, b;
@@ -163,6 +181,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_new_process_trusts_a_relay_only_after_a_look),
         cmocka_unit_test(two_dispatchers_hear_of_a_dead_relay_within_a_quarter_second),
+        cmocka_unit_test(a_silence_is_told_while_it_is_young),
         cmocka_unit_test(a_well_relay_comes_back_by_itself),
         cmocka_unit_test(without_redis_it_decides_alone_and_tells_afterwards),
         cmocka_unit_test(a_hanging_redis_is_not_waited_for),
