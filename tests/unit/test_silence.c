@@ -10,12 +10,12 @@ enum { LOOK_MS = 25 };
 struct watch {
     struct silence silence;
     struct silence_view view;
-    enum { HANGS, TLS_ONLY, SLOW } relay;
+    enum relay { HANGS, TLS_ONLY, SLOW } relay;
     uint64_t ms, probe_ms; /* probe_ms: since it was opened; 0: none */
     unsigned asked, stale;
 };
 
-static struct watch watch_of(int relay, size_t waiting)
+static struct watch watch_of(enum relay relay, size_t waiting)
 {
     struct watch watch = {.relay = relay, .view = {.now_us = 1000000 * MS, .waiting = waiting, .most = 20}};
 
