@@ -295,6 +295,7 @@ static void hold_records(const struct connection *conn, int on)
 static void write_all(struct connection *conn)
 {
     size_t budget = WRITE_BUDGET;
+    void *mail_user;
     const char *data;
     size_t len;
 
@@ -321,6 +322,8 @@ static void write_all(struct connection *conn)
         }
         conn->now_us = td_mono_us();
         smtp_transaction_wrote(conn->tx, n, conn->now_us);
+        while (smtp_transaction_sent(conn->tx, &mail_user))
+            conn->ops->sent(conn->user, mail_user, conn->now_us);
         if (n >= budget) {
             conn->wants_write = true;
             return;

@@ -24,6 +24,8 @@ struct connection_ops {
     void (*failed)(void *user, enum relay_event event, const char *detail);
     /** There is room for a mail: fill *ret and return true, or return false. */
     bool (*next)(void *user, struct smtp_mail *ret);
+    /** The last octet of a mail was handed to the socket. */
+    void (*sent)(void *user, void *mail_user, uint64_t now_us);
     /** A mail is done. connection_end tells whether the connection is. */
     void (*result)(void *user, void *mail_user, const struct attempt_result *result);
     /** Nothing in flight and next had nothing: each time it becomes so. */

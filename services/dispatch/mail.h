@@ -76,6 +76,7 @@ struct mail {
     struct mail_job job;
     char reverse_path[TD_TOKEN_LOCAL_MAX + 256]; /* of the relay that has it now */
     size_t relay;             /* index of the one that has or had it */
+    uint64_t slot_us;         /* of that relay's rate, see pace_sent */
     int pinned;               /* only this relay may get it (resend of an unconfirmed one); -1 = any */
     uint32_t avoid;           /* bits of relays that refused it lately */
     uint64_t avoid_until_ms;  /* monotonic */

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pace_window.h"
 #include "tandem/clock.h"
 #include "tandem/gcra.h"
 #include "tandem/log.h"
@@ -49,6 +50,7 @@ struct relay {
     size_t head, count;
     uint64_t last_us; /* the last slot had, used or not */
     uint32_t waiting;
+    struct pace_window window;
     uint64_t used_at, first_at; /* the last slot taken; the first one after a silence */
     uint32_t used;              /* since first_at */
     bool due_wanted; /* somebody was told to wait */
@@ -88,10 +90,16 @@ static void pop(struct relay *relay)
     relay->count--;
 }
 
+static void lose(struct relay *relay, uint64_t now)
+{
+    pace_window_slot(&relay->window, relay->slot[relay->head], false, now);
+    pop(relay);
+}
+
 static void drop_late(struct relay *relay, uint64_t now)
 {
     while (relay->count > 0 && relay->slot[relay->head] + LATE_US < now)
-        pop(relay);
+        lose(relay, now);
 }
 
 static void on_timer(uv_timer_t *timer);
@@ -291,8 +299,12 @@ static void on_timer(uv_timer_t *timer)
     arm(relay, now);
 }
 
-static void use(struct relay *relay, uint64_t now)
+/* @return its slot */
+static uint64_t use(struct relay *relay, uint64_t now)
 {
+    uint64_t slot = relay->slot[relay->head];
+
+    pace_window_slot(&relay->window, slot, true, now);
     pop(relay);
     relay->waiting--;
     if (relay->first_at == 0 || now - relay->used_at > SILENT_US) {
@@ -302,14 +314,29 @@ static void use(struct relay *relay, uint64_t now)
     relay->used_at = now;
     if (now - relay->first_at < SILENT_US && relay->used++ % SPARE_EVERY == 0 && relay->count > 0)
         pop(relay);
+    return slot;
 }
 
-uint64_t pace_take(struct pace *pace, size_t index)
+/* A slot for which a mail that came late has left no room is given up. */
+static bool take_due(struct relay *relay, uint64_t now, uint64_t *ret_slot_us)
+{
+    while (relay->count > 0 && relay->slot[relay->head] <= now) {
+        if (pace_window_fits(&relay->window, now)) {
+            *ret_slot_us = use(relay, now);
+            return true;
+        }
+        lose(relay, now);
+    }
+    return false;
+}
+
+uint64_t pace_take(struct pace *pace, size_t index, uint64_t *ret_slot_us)
 {
     struct relay *relay = &pace->relay[index];
     uint64_t now = td_mono_us();
     uint64_t at;
 
+    *ret_slot_us = 0;
     if (!(relay->mails_per_s > 0))
         return 0;
     drop_late(relay, now);
@@ -317,8 +344,7 @@ uint64_t pace_take(struct pace *pace, size_t index)
         relay->waiting = 1;
     if (relay->count == 0)
         refill(relay, now);
-    if (relay->count > 0 && relay->slot[relay->head] <= now) {
-        use(relay, now);
+    if (take_due(relay, now, ret_slot_us)) {
         refill(relay, now);
         return 0;
     }
@@ -327,6 +353,12 @@ uint64_t pace_take(struct pace *pace, size_t index)
     arm(relay, now);
     at = relay->count > 0 ? relay->slot[relay->head] : relay->ask_at;
     return at > now ? at - now : 1000; /* a lease is under way: it takes about that long */
+}
+
+void pace_sent(struct pace *pace, size_t index, uint64_t slot_us, uint64_t now_us)
+{
+    if (pace->relay[index].mails_per_s > 0)
+        pace_window_sent(&pace->relay[index].window, slot_us, now_us);
 }
 
 void pace_want(struct pace *pace, size_t index, uint32_t waiting)

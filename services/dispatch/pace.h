@@ -20,9 +20,12 @@ int pace_new(uv_loop_t *loop, struct td_redis *redis, const struct td_settings *
              void (*due)(void *user, size_t relay), void *user, struct pace **ret, struct td_err *reterr);
 void pace_free(struct pace *pace);
 
-/** Take the slot that is due now. @return 0: taken; else microseconds until it is worth asking again (`due` will
- * be called) */
-uint64_t pace_take(struct pace *pace, size_t relay);
+/** Take the slot that is due now. @param ret_slot_us  its moment, td_mono_us, for pace_sent; 0: the relay is not paced
+ * @return 0: taken; else microseconds until it is worth asking again (`due` will be called) */
+uint64_t pace_take(struct pace *pace, size_t relay, uint64_t *ret_slot_us);
+/** The last octet of the mail that took this slot (0: that has been told of, and it went once more) was handed to the socket:
+ * one that went late takes the room of a later one. Not needed for a mail that never went. */
+void pace_sent(struct pace *pace, size_t relay, uint64_t slot_us, uint64_t now_us);
 /** Tell how many mails wait, so that leases fit the need. Nothing is leased until pace_take asks: a slot that is
  * leased and not used is rate and quota lost. */
 void pace_want(struct pace *pace, size_t relay, uint32_t waiting);

@@ -52,6 +52,9 @@ struct pool;
 struct pool_ops {
     /** Exactly once for every job that pool_send took; never from inside pool_send. It is the caller's then. */
     void (*done)(void *user, struct mail_job *job, const struct attempt_result *result);
+    /** The mail's last octet was handed to the socket at now_us (td_mono_us): before done. Twice for a job whose
+     * connection the relay then closed before it looked at it, and which went over a fresh one. NULL: nobody asks. */
+    void (*sent)(void *user, struct mail_job *job, uint64_t now_us);
     /** detail: a short text without personal data, such as "Connection refused" or "535 5.7.8". */
     void (*event)(void *user, struct pool *pool, enum relay_event event, const char *detail);
     /** pool_room has risen from 0. */

@@ -138,6 +138,15 @@ static void member_result(void *user, void *mail_user, const struct attempt_resu
     pool_job_done(pool, job, result);
 }
 
+static void member_sent(void *user, void *mail_user, uint64_t now_us)
+{
+    struct member *member = user;
+    struct pool *pool = member->pool;
+
+    if (pool->ops->sent)
+        pool->ops->sent(pool->user, mail_user, now_us);
+}
+
 bool member_worn_out(const struct member *member)
 {
     int64_t most = member->pool->relay->mails_per_connection;
@@ -269,6 +278,7 @@ static const struct connection_ops member_ops = {
     .up = member_up,
     .failed = member_failed,
     .next = member_next,
+    .sent = member_sent,
     .result = member_result,
     .idle = member_idle,
     .stale = member_stale,

@@ -52,6 +52,15 @@ static void on_done(void *user, struct mail_job *job, const struct attempt_resul
     r->owner->ops.attempted(r->owner->user, job->user, result);
 }
 
+static void on_sent(void *user, struct mail_job *job, uint64_t now_us)
+{
+    struct relay *r = user;
+    struct mail *mail = job->user;
+
+    pace_sent(r->owner->pace, r->index, mail->slot_us, now_us);
+    mail->slot_us = 0;
+}
+
 /* "refused" is proof by itself: nobody listens there. All else may be the way to the relay, so it takes more than one. */
 static void down_reason(char *out, size_t size, enum relay_event event, const char *detail)
 {
@@ -186,7 +195,7 @@ static void on_probe(void *user, size_t i)
 
 static int relay_open(struct relays *relays, uv_loop_t *loop, size_t i, struct td_err *reterr)
 {
-    static const struct pool_ops ops = {on_done, on_event, on_room};
+    static const struct pool_ops ops = {on_done, on_sent, on_event, on_room};
     struct relay *r = &relays->relay[i];
     char labels[64];
     int rc;
@@ -421,7 +430,7 @@ static bool is_cold(struct relay *r)
     return true;
 }
 
-enum route_answer relays_choose(struct relays *relays, const struct mail *mail, size_t *ret_relay)
+enum route_answer relays_choose(struct relays *relays, struct mail *mail, size_t *ret_relay)
 {
     enum route_answer answer;
     struct choice choice = {0};
@@ -431,7 +440,7 @@ enum route_answer relays_choose(struct relays *relays, const struct mail *mail, 
     if (answer != ROUTE_SEND)
         return answer;
     r = &relays->relay[choice.relay];
-    if (is_cold(r) || pace_take(relays->pace, choice.relay) > 0)
+    if (is_cold(r) || pace_take(relays->pace, choice.relay, &mail->slot_us) > 0)
         return ROUTE_WAIT;
     if (choice.grant && !health_take_grant(relays->health, choice.relay))
         return ROUTE_WAIT;

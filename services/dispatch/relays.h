@@ -28,7 +28,7 @@ void relays_stop(struct relays *relays, void (*cb)(void *user), void *user);
 void relays_free(struct relays *relays);
 
 /** Choose for this mail now. SEND has taken the slot and the trial grant: relays_send must follow. */
-enum route_answer relays_choose(struct relays *relays, const struct mail *mail, size_t *ret_relay);
+enum route_answer relays_choose(struct relays *relays, struct mail *mail, size_t *ret_relay);
 /** Is there a relay of its route that might take it and is not in mail->avoid? */
 bool relays_left(const struct relays *relays, const struct mail *mail);
 /** What relays_choose would say, without taking anything. */

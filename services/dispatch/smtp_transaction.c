@@ -329,9 +329,28 @@ void smtp_transaction_wrote(struct smtp_transaction *tx, size_t n, uint64_t now_
     for (size_t i = 0; i < tx->slots; i++) {
         struct in_flight *mail = &tx->flight[i];
 
-        if (mail->state == MS_FINAL && mail->dot_us == 0 && dot_was_handed_over(tx, mail))
+        if (mail->state == MS_FINAL && mail->dot_us == 0 && dot_was_handed_over(tx, mail)) {
             mail->dot_us = now_us;
+            mail->dot_is_news = tx->news = true;
+        }
     }
+}
+
+bool smtp_transaction_sent(struct smtp_transaction *tx, void **ret_user)
+{
+    for (size_t i = 0; tx->news && i < tx->slots; i++) {
+        struct in_flight *mail = &tx->flight[i];
+
+        if (!mail->dot_is_news)
+            continue;
+        mail->dot_is_news = false;
+        if (mail->state == MS_FINAL) {
+            *ret_user = mail->mail.user;
+            return true;
+        }
+    }
+    tx->news = false;
+    return false;
 }
 
 /* ---- replies ---- */

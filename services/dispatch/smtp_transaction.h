@@ -91,6 +91,8 @@ void smtp_transaction_quit(struct smtp_transaction *tx);
 size_t smtp_transaction_out(struct smtp_transaction *tx, const char **ret_data);
 /** n of those bytes were handed to the socket. */
 void smtp_transaction_wrote(struct smtp_transaction *tx, size_t n, uint64_t now_us);
+/** A mail whose last octet was handed over by that, each once. @return false when there is none (more) */
+bool smtp_transaction_sent(struct smtp_transaction *tx, void **ret_user);
 /** Bytes came from the relay. */
 void smtp_transaction_in(struct smtp_transaction *tx, const char *data, size_t len, uint64_t now_us);
 /** The connection is gone, or a wait was too long: every mail in flight gets its result by its phase.

@@ -29,6 +29,7 @@ struct in_flight {
     uint64_t serial; /* order of start */
     uint64_t dot_at; /* stream position behind the final dot or the last octet of BDAT; 0 = not composed */
     uint64_t dot_us; /* when that position was handed over */
+    bool dot_is_news;
     bool reused;
     bool holds; /* BDAT: its content waits until its recipient is accepted */
 };
@@ -60,6 +61,7 @@ struct smtp_transaction {
     bool in_doubt;     /* BDAT: the last one composed may be refused, so RSET goes before the next MAIL */
     bool awake;        /* BDAT: the relay has spoken lately, so content may go ahead of the replies */
     bool closing;      /* BDAT: 421 came and mails behind it are out; only reading goes on */
+    bool news;         /* smtp_transaction_sent has something to tell */
     uint64_t heard_us; /* last reply */
     bool wants_noop;
     bool wants_quit, quit_asked;

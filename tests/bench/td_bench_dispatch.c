@@ -263,7 +263,7 @@ static void stopped(void *user)
 
 static int run(const struct options *options)
 {
-    static const struct pool_ops ops = {heard_done, heard_event, heard_room};
+    static const struct pool_ops ops = {.done = heard_done, .event = heard_event, .room = heard_room};
     char *text = message(options->bytes);
     struct slice slice = {text, options->bytes};
     struct bench bench = {.options = options};

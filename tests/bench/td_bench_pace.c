@@ -28,11 +28,17 @@ struct sender {
 
 static void drain(struct sender *sender)
 {
+    uint64_t slot_us;
+
     if (sender->leaving)
         return;
     pace_want(sender->pace, 0, BACKLOG);
-    while (pace_take(sender->pace, 0) == 0 && sender->sent < SENDS_MAX)
-        sender->at[sender->sent++] = td_mono_us();
+    while (pace_take(sender->pace, 0, &slot_us) == 0 && sender->sent < SENDS_MAX) {
+        uint64_t now_us = td_mono_us();
+
+        pace_sent(sender->pace, 0, slot_us, now_us);
+        sender->at[sender->sent++] = now_us;
+    }
 }
 
 static void on_due(void *user, size_t relay)

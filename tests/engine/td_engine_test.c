@@ -28,6 +28,7 @@ static const char *ca_file;
 struct job {
     struct mail_job mail;
     struct slice slices[2];
+    int sent;
     bool done;
     int order; /* of all things heard: events and results */
     struct attempt_result result;
@@ -59,12 +60,24 @@ static void heard_done(void *user, struct mail_job *mail, const struct attempt_r
     struct job *job = mail->user;
 
     assert_false(job->done); /* exactly once */
+    if (result->kind == ATTEMPT_ACCEPTED || result->kind == ATTEMPT_UNCONFIRMED)
+        assert_true(job->sent > 0);
     job->done = true;
     job->result = *result;
     job->order = ++bench->order;
     bench->done_count++;
     if (bench->on_done)
         bench->on_done(bench, job);
+}
+
+static void heard_sent(void *user, struct mail_job *mail, uint64_t now_us)
+{
+    struct job *job = mail->user;
+
+    (void)user;
+    assert_false(job->done);
+    assert_true(++job->sent <= 2);
+    assert_in_range(now_us, 1, td_mono_us());
 }
 
 static void heard_event(void *user, struct pool *pool, enum relay_event event, const char *detail)
@@ -86,7 +99,7 @@ static void heard_room(void *user, struct pool *pool)
     bench->rooms++;
 }
 
-static const struct pool_ops ops = {heard_done, heard_event, heard_room};
+static const struct pool_ops ops = {heard_done, heard_sent, heard_event, heard_room};
 
 static void patience_ends(uv_timer_t *timer)
 {

@@ -204,6 +204,15 @@ static void on_result(void *arg, uint64_t tag)
         run(f->conn);
 }
 
+static void on_sent(void *arg, uint64_t tag)
+{
+    struct flight *f = arg;
+
+    (void)tag;
+    if (!f->over && here(f->conn))
+        f->conn->ops->sent(f->conn->user, f->mail.user, sim.now);
+}
+
 static void on_final_timeout(void *arg, uint64_t tag)
 {
     struct flight *f = arg;
@@ -301,6 +310,7 @@ static void start(struct connection *conn, const struct smtp_mail *mail)
     f->dot_us = sim.now + conn->rtt * (conn->pipelining ? 1 : 3) + conn->rtt / 2;
     conn->flight[conn->flights++] = f;
     sim_trace("  %s/%u starts at %s", f->campaign->id, f->index, name_of(conn->connector->relay));
+    sim_at(f->dot_us - conn->rtt / 2, conn->connector->proc, on_sent, f, 0);
     if (sim_effect())
         sim_at(f->dot_us, NULL, on_dot, f, 0);
 }

@@ -317,10 +317,15 @@ struct sender {
 
 static void drain(struct sender *sender)
 {
+    uint64_t slot_us;
+
     pace_want(sender->pace, 0, sender->backlog);
-    while (sender->backlog > 0 && pace_take(sender->pace, 0) == 0) {
+    while (sender->backlog > 0 && pace_take(sender->pace, 0, &slot_us) == 0) {
+        uint64_t now = td_mono_us();
+
         if (sender->sent < 4000)
-            sender->at[sender->sent] = td_mono_us();
+            sender->at[sender->sent] = now;
+        pace_sent(sender->pace, 0, slot_us, now);
         sender->sent++;
         sender->backlog--;
     }
@@ -504,11 +509,14 @@ static void a_relay_without_a_quota_is_not_paced(void **unused)
     static struct sender a;
     char name[] = "free";
     struct td_settings settings = settings_with(name, 0);
+    uint64_t slot_us = 1;
 
     (void)unused;
     sender_open(&a, &settings, redis);
     for (int i = 0; i < 1000; i++)
-        assert_int_equal(pace_take(a.pace, 0), 0);
+        assert_int_equal(pace_take(a.pace, 0, &slot_us), 0);
+    assert_int_equal(slot_us, 0);
+    pace_sent(a.pace, 0, slot_us, td_mono_us());
     assert_false(pace_full(a.pace, 0, 0));
     pace_free(a.pace);
 }
@@ -519,6 +527,7 @@ static void a_relay_is_full_when_others_hold_its_slots(void **unused)
     char name[] = "full";
     struct td_settings settings = settings_with(name, 100);
     struct ask other = {.relay = "full", .rate = "97", .me = "x", .want = 1000};
+    uint64_t slot_us;
 
     (void)unused;
     sender_open(&a, &settings, redis);
@@ -527,7 +536,7 @@ static void a_relay_is_full_when_others_hold_its_slots(void **unused)
     while (lease_of(&other).n > 0) /* the whole horizon */
         continue;
     pace_want(a.pace, 0, 5);
-    assert_true(pace_take(a.pace, 0) > 0);
+    assert_true(pace_take(a.pace, 0, &slot_us) > 0);
     loop_for(&loop, 20);
     assert_true(pace_full(a.pace, 0, 50000));
     assert_false(pace_full(a.pace, 0, 10000000));
