@@ -7,7 +7,7 @@
 -- Reply: slots, us until the first one, us between them, why none ("rate", "quota", ""), us until it is worth asking
 --   again, members, what is left of the quota (-1: none known), the server's clock (us)
 -- A member gets at most its share of the horizon at once, so that one cannot take all of every turn. Where that is less than
--- one slot (a low rate, many members) all would ask for each slot, and all but one in vain: each is told its turn, one slot
+-- two slots (a low rate, many members) all would ask for each slot, and all but one in vain: each is told its turn, one slot
 -- behind the one told before. Turns that nobody took up leave the next ones two slots, until the lead is as it should be.
 local BUCKET_S, BUCKETS = 300, 288 -- 24 h
 local MEMBER_MS = 10000
@@ -55,7 +55,7 @@ if left == 0 then return reply(0, 0, 'quota', 60000000) end
 local tat, turn = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+) (%d+)$')
 tat, turn = math.max(tonumber(tat or 0), now), tonumber(turn or 0)
 if tat > now + horizon + apart + CLOCK_BACK_US then tat = now end -- the server's clock was set back
-local crowded = members > 1 and horizon / apart <= members
+local crowded = members > 1 and horizon / apart < 2 * members
 local reach = now + horizon + (crowded and EARLY_US or 0)
 local function save()
   redis.call('SET', KEYS[1], string.format('%.0f %.0f', math.ceil(tat), turn), 'PX', 120000)

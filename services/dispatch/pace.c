@@ -186,16 +186,16 @@ static void ask(struct relay *relay, uint32_t want)
 /* How many slots to hold now; nothing is asked for before half of them are used. Were it more than this member's part of
  * the horizon, whoever asks first in each round could hold all of it, and the others would get what is left, round after round:
  * a tenth instead of a half was seen. When the others want nothing, it still gets every slot, only less far ahead. Where
- * there are fewer slots than members, pace.lua says whose turn it is. */
+ * there are fewer than two slots for each, pace.lua says whose turn it is. */
 static uint32_t slots_wanted(const struct relay *relay, uint64_t now)
 {
-    double horizon = ceil(relay->mails_per_s * SAFETY * relay->factor * HORIZON_US / 1e6), share;
+    double horizon = relay->mails_per_s * SAFETY * relay->factor * HORIZON_US / 1e6, share;
     uint64_t reach = relay->count > 0 ? relay->slot[(relay->head + relay->count - 1) % SLOTS_MAX] : now;
 
-    if (relay->members <= 1 || horizon <= relay->members) {
+    if (relay->members <= 1 || horizon < 2 * relay->members) {
         if (reach > now + HORIZON_US / 2)
             return 0;
-        share = horizon + 1;
+        share = ceil(horizon) + 1;
     } else {
         share = ceil(horizon / relay->members);
         if ((double)relay->count > share / 2)

@@ -210,6 +210,18 @@ class Crowd:
         self.thread.join()
 
 
+def put_first(relays, crowd):
+    """A relay counts by its own clock: where it waits for a processor, mails that came evenly look like a heap. So while it counts
+    it goes before everybody else, as far as this user may say so. -> how many more a second than its rate it may have seen, as a
+    part of it."""
+    try:
+        for relay in relays:
+            os.sched_setscheduler(relay.process.popen.pid, os.SCHED_RR, os.sched_param(1))
+    except PermissionError:
+        return lambda: crowd.worst_s
+    return lambda: 0
+
+
 def redis_cli(stack, *args):
     return subprocess.run(["redis-cli", "-p", str(stack.redis_port), *map(str, args)], check=True, capture_output=True,
                           text=True, timeout=10).stdout.strip()

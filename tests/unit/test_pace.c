@@ -178,8 +178,8 @@ struct turns {
     unsigned calls, slots, most, least; /* most and least of one member */
 };
 
-/* Eight members that always have mail ask when they are told to, as pace.c does; one of them stops in the middle half. */
-static struct turns take_turns(const char *relay, const char *rate, unsigned seconds, bool one_stops)
+/* Members that always have mail ask when they are told to, as pace.c does; one of them stops in the middle half. */
+static struct turns take_turns(const char *relay, const char *rate, size_t members, unsigned seconds, bool one_stops)
 {
     static const char *const name[] = {"a", "b", "c", "d", "e", "f", "g", "h"};
     struct ask ask = {.relay = relay, .rate = rate, .want = 100};
@@ -187,7 +187,7 @@ static struct turns take_turns(const char *relay, const char *rate, unsigned sec
     uint64_t next[8], end = T0 + seconds * 1000000ull;
     unsigned got[8] = {0};
 
-    for (size_t i = 0; i < 8; i++) {
+    for (size_t i = 0; i < members; i++) {
         next[i] = T0 + i;
         ask.me = name[i];
         ask.want = 0;
@@ -200,7 +200,7 @@ static struct turns take_turns(const char *relay, const char *rate, unsigned sec
         struct lease lease;
         size_t m = 0;
 
-        for (size_t i = 1; i < 8; i++)
+        for (size_t i = 1; i < members; i++)
             m = next[i] < next[m] ? i : m;
         if (next[m] >= end)
             break;
@@ -221,7 +221,7 @@ static struct turns take_turns(const char *relay, const char *rate, unsigned sec
             next[m] = next[m] > reach ? next[m] : reach;
         }
     }
-    for (size_t i = 0; i < 8; i++) {
+    for (size_t i = 0; i < members; i++) {
         turns.most = got[i] > turns.most ? got[i] : turns.most;
         turns.least = got[i] < turns.least ? got[i] : turns.least;
     }
@@ -232,12 +232,15 @@ static void many_members_of_a_slow_relay_take_turns(void **unused)
 {
     static const struct {
         const char *relay, *rate;
+        size_t members;
         unsigned seconds, slots; /* as many as the rate allows, the horizon included */
-    } rows[] = {{"turns14", "14", 40, 563}, {"turns5", "5", 40, 201}, {"turns1", "1", 100, 100}};
+    } rows[] = {{"turns14", "14", 8, 40, 563}, {"turns5", "5", 8, 40, 201},     {"turns1", "1", 8, 100, 100},
+                {"two14", "14", 2, 40, 563},   {"three20", "20", 3, 40, 805},   {"four30", "30", 4, 40, 1207},
+                {"eight50", "50", 8, 20, 1012}};
 
     (void)unused;
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        struct turns turns = take_turns(rows[i].relay, rows[i].rate, rows[i].seconds, false);
+        struct turns turns = take_turns(rows[i].relay, rows[i].rate, rows[i].members, rows[i].seconds, false);
 
         assert_in_range(turns.slots, rows[i].slots * 99 / 100, rows[i].slots + 1);
         assert_true(turns.calls <= turns.slots + turns.slots / 10 + 16); /* in vain only at the start */
@@ -247,7 +250,7 @@ static void many_members_of_a_slow_relay_take_turns(void **unused)
 
 static void turns_that_nobody_takes_up_are_made_up_for(void **unused)
 {
-    struct turns turns = take_turns("gap", "14", 80, true);
+    struct turns turns = take_turns("gap", "14", 8, 80, true);
 
     (void)unused;
     assert_in_range(turns.slots, 1123 * 99 / 100, 1124);
