@@ -231,12 +231,24 @@ static void refill_asked(struct relay *relay, uint64_t now)
         refill(relay, now);
 }
 
-/* What this call says about the clocks: an interval. The former estimate stays when it lies within; else the
- * clocks have drifted, or one was set, and the nearest end is taken. */
+/* The replies so far came late, and slots were told late by as much: those that follow would come close to them. */
+static void slots_earlier(struct relay *relay, uint64_t by_us, uint64_t now)
+{
+    if (by_us > HORIZON_US)
+        return; /* a clock was set */
+    for (size_t i = 0; i < relay->count; i++)
+        relay->slot[(relay->head + i) % SLOTS_MAX] -= by_us;
+    pace_window_earlier(&relay->window, by_us, now);
+}
+
+/* What this call says about the clocks: an interval. The former estimate stays when it lies within; else it was too
+ * late, the clocks have drifted, or one was set, and the nearest end is taken. */
 static void read_clock(struct relay *relay, long long server_us, uint64_t now)
 {
     int64_t least = (int64_t)relay->asked_at - server_us, most = (int64_t)now - server_us;
 
+    if (relay->clock_known && relay->clock_us > most)
+        slots_earlier(relay, (uint64_t)(relay->clock_us - most), now);
     if (!relay->clock_known || relay->clock_us > most)
         relay->clock_us = most;
     else if (relay->clock_us < least)

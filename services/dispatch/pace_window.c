@@ -116,3 +116,16 @@ void pace_window_sent(struct pace_window *w, uint64_t slot_us, uint64_t now_us)
     if (way_us / 1000 > shortest + LATE_MS || shortest_way(w) < shortest)
         w->late_until_us = now_us + SECOND_MS * UINT64_C(1000);
 }
+
+void pace_window_earlier(struct pace_window *w, uint64_t by_us, uint64_t now_us)
+{
+    uint64_t by_ms = by_us / 1000;
+
+    advance(w, now_us / 1000);
+    w->slots_sum = 0;
+    for (uint64_t ago = SLOTS_MS + 1; ago-- > 0;) {
+        *cell(w, w->slots, ago) = ago < by_ms ? 0 : *cell(w, w->slots, ago - by_ms);
+        w->slots_sum += *cell(w, w->slots, ago);
+    }
+    w->late_until_us = now_us + SECOND_MS * UINT64_C(1000);
+}

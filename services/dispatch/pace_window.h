@@ -32,4 +32,7 @@ void pace_window_slot(struct pace_window *w, uint64_t due_us, bool used, uint64_
  * word: it counts where its slot was. @param slot_us  0: it went once more, without a slot of its own */
 void pace_window_sent(struct pace_window *w, uint64_t slot_us, uint64_t now_us);
 
+/** Our slots of the last second were really so much earlier than was thought: the mails on them were late. */
+void pace_window_earlier(struct pace_window *w, uint64_t by_us, uint64_t now_us);
+
 #endif /* PACE_WINDOW_H */
