@@ -3,13 +3,17 @@
  * A slot is a moment on the server's clock, told on this process's monotonic one, so dispatchers need not agree on
  * the time. What lies between the two clocks is somewhere between when a call was sent and when its reply was
  * seen; keeping the estimate that all calls so far allow, a reply that came late (a busy machine) moves no slots.
- * A slot is good for LATE_US after its moment, then it is lost: at SAFETY x quota a second has 15 ms to spare, so
- * slots that are up to 10 ms late, and 5 ms of jitter on the way to the relay, can never add up to more than the
- * quota in any second.
+ * One that came sooner than all before shows that slots were told late: those held are moved, those used count as
+ * used late.
  *
- * The first mails after a silence are slower on their way than those behind them (new connections, nothing in a
- * cache), which then come up to them: so with the first slot that is used, and with each SPARE_EVERY-th of that
- * second, the next one is given away. */
+ * A slot is good for LATE_US after its moment, then it is lost: at SAFETY x quota a second has 15 ms to spare, 10 for
+ * slots used late and 5 for what happens behind the socket. Between the two (a busy machine, a new connection, a
+ * relay that answers MAIL late) a mail may be held up for longer, and then comes close to those of later slots. So we
+ * are told when its last octet went, and one of those slots is given up for it (pace_window.c).
+ *
+ * Behind the socket nobody sees, and a relay is slower with the first mails after a silence (nothing in a cache) than
+ * with those behind them, which then come up to them: so with the first slot that is used, and with each SPARE_EVERY-th
+ * of that second, the next one is given away. */
 #include "pace.h"
 
 #include <inttypes.h>

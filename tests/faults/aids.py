@@ -193,8 +193,10 @@ class NameServer:
 class Crowd:
     """While a with block runs: the longest that this process waited for a processor, beside sleeps of 2 ms. worst_s."""
 
+    worst_s = 0.0
+
     def __enter__(self):
-        self.worst_s, self.over = 0.0, False
+        self.over = False
         self.thread = threading.Thread(target=self._watch, daemon=True)
         self.thread.start()
         return self
@@ -212,8 +214,8 @@ class Crowd:
 
 def put_first(relays, crowd):
     """A relay counts by its own clock: where it waits for a processor, mails that came evenly look like a heap. So while it counts
-    it goes before everybody else, as far as this user may say so. -> how many more a second than its rate it may have seen, as a
-    part of it."""
+    it goes before everybody else, if this user may say so. -> a function: how much too much a second it may have seen all the same,
+    as a part of its rate."""
     try:
         for relay in relays:
             os.sched_setscheduler(relay.process.popen.pid, os.SCHED_RR, os.sched_param(1))

@@ -419,6 +419,7 @@ def rate_of_three_dispatchers(stack):
 def rate_cut_by_454(stack):
     """The primary suddenly takes a tenth of its rate: what it refuses goes by the backup at once, and comes back after."""
     primary, backup = stack.relays
+    aids.put_first([primary], aids.Crowd())
     campaign = flow.submit(stack, 14000)
     flow.wait_part(stack, campaign, 1000)
     primary.ask("POST", "/limits", {"rate": 30})

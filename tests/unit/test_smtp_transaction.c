@@ -76,6 +76,22 @@ static struct attempt_result result_of(struct talk *talk, const char *name, enum
     return result;
 }
 
+/* Its last octet has been handed over: told once. */
+static void is_sent(struct talk *talk, const char *name)
+{
+    void *user;
+
+    assert_true(smtp_transaction_sent(talk->tx, &user));
+    assert_string_equal(user, name);
+}
+
+static void none_sent(struct talk *talk)
+{
+    void *user;
+
+    assert_false(smtp_transaction_sent(talk->tx, &user));
+}
+
 static void no_result(struct talk *talk)
 {
     assert_false(smtp_transaction_has_result(talk->tx));
@@ -213,6 +229,9 @@ static void lost_is_unconfirmed_only_when_the_whole_dot_was_handed_over(void **u
             hears(&talk, "250 ok\r\n250 ok\r\n354 go\r\n");
             assert_int_equal(smtp_transaction_out(talk.tx, &data), whole);
             smtp_transaction_wrote(talk.tx, n, 5);
+            if (n == whole)
+                is_sent(&talk, "first");
+            none_sent(&talk);
             smtp_transaction_fail(talk.tx, ends[e]);
             if (n < whole)
                 result_of(&talk, "first", ATTEMPT_NOT_TAKEN, PHASE_BODY);
@@ -568,6 +587,9 @@ static void bdat_lost_leaves_those_in_doubt_that_were_handed_over(void **unused)
             start(&talk, "third");
             assert_int_equal(smtp_transaction_out(talk.tx, &data), end[2]);
             smtp_transaction_wrote(talk.tx, n, 5);
+            for (size_t i = 0; i < 3 && n >= end[i]; i++)
+                is_sent(&talk, nth[i]);
+            none_sent(&talk);
             smtp_transaction_fail(talk.tx, ends[e]);
             for (size_t i = 0; i < 3; i++)
                 if (n >= end[i])
