@@ -28,3 +28,6 @@ endforeach()
 foreach(module health health_local health_fleet health_campaign health_bounces pace)
   td_unit(${module} dispatch_health)
 endforeach()
+# Those that wait longest begin first; seconds.
+set_tests_properties(unit.kafka_mock PROPERTIES COST 70)
+set_tests_properties(unit.pace PROPERTIES COST 20)

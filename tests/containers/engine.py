@@ -1,5 +1,8 @@
 """A container engine for tests: the one that runs, or dockerd of our own; base images by debootstrap, since none can be
-pulled where tests run."""
+pulled where tests run.
+
+usage: engine.py bases: make those that are not in the folder that TANDEM_TEST_BASES names, for the suites that come later
+"""
 
 import atexit
 import os
@@ -8,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,8 +26,8 @@ def sh(*argv, check=True, **more):
     return subprocess.run([str(a) for a in argv], check=check, **more)
 
 
-def quiet(*argv, check=True, log=None):
-    done = subprocess.run([str(a) for a in argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+def quiet(*argv, check=True, log=None, env=None):
+    done = subprocess.run([str(a) for a in argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env)
     if log:
         Path(log).write_text(done.stdout)
     if check and done.returncode != 0:
@@ -63,20 +67,38 @@ def engine():
     raise Unavailable(f"dockerd does not start here: {tail}")
 
 
+def base_tar(version, tar):
+    """Debian's minimal base as a tar file. As in Debian's own images dpkg does not wait for the disk: what it writes need not
+    outlive a power cut."""
+    folder = Path(tempfile.mkdtemp(prefix="tandem-base-"))
+    try:
+        quiet("debootstrap", "--variant=minbase", SUITES[version], folder / "root",
+              env={**os.environ, "DPKG_FORCE": "security-mac,downgrade,unsafe-io"})
+        (folder / "root/etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n")
+        quiet("tar", "-C", folder / "root", "-cf", folder / "tar", ".")
+        tar.parent.mkdir(parents=True, exist_ok=True)
+        part = f"{tar}.{os.getpid()}"
+        shutil.move(folder / "tar", part)
+        os.replace(part, tar)
+    finally:
+        sh("rm", "-rf", "--one-file-system", folder)
+
+
 def base(version):
-    """Debian's minimal base as an image; its name."""
+    """Debian's minimal base as an image; its name. Its tar file is kept for the next suite in the folder that TANDEM_TEST_BASES names."""
     name = f"tandem-test-debian:{version}"
     if subprocess.run(["docker", "image", "inspect", name], capture_output=True).returncode == 0:
         return name
-    folder = tempfile.mkdtemp(prefix="tandem-base-")
+    kept = os.environ.get("TANDEM_TEST_BASES")
+    folder = Path(kept or tempfile.mkdtemp(prefix="tandem-bases-"))
     try:
-        quiet("debootstrap", "--variant=minbase", SUITES[version], folder)
-        tar = subprocess.Popen(["tar", "-C", folder, "-c", "."], stdout=subprocess.PIPE)
-        sh("docker", "import", "-", name, stdin=tar.stdout, stdout=subprocess.DEVNULL)
-        if tar.wait() != 0:
-            raise AssertionError("tar of the base failed")
+        tar = folder / f"debian{version}.tar"
+        if not tar.exists():
+            base_tar(version, tar)
+        quiet("docker", "import", tar, name)
     finally:
-        sh("rm", "-rf", "--one-file-system", folder)
+        if not kept:
+            shutil.rmtree(folder, ignore_errors=True)
     return name
 
 
@@ -86,25 +108,36 @@ def clone(folder):
     return folder
 
 
-def main(suite, tests):
-    """Run tests (name, function): a line each; all skipped by name where no engine can be started."""
+def run(suite, name, function):
+    began = time.monotonic()
+    try:
+        said, good = f"PASS {suite}.{name}: {function()}", True
+    except Exception as e:  # noqa: BLE001  the next test must still run
+        said, good = f"FAIL {suite}.{name}: {e}", False
+    print(f"{said} ({time.monotonic() - began:.0f} s)\n", end="", flush=True)
+    return good
+
+
+def main(suite, tests, together=False):
+    """Run tests (name, function), or all of them together: a line each; all skipped by name where no engine can be started."""
     try:
         engine()
     except Unavailable as why:
         for name, _ in tests:
             print(f"SKIP {suite}.{name}: {why}", flush=True)
         return 0
-    good = True
-    for name, function in tests:
-        began = time.monotonic()
-        try:
-            said = function()
-            print(f"PASS {suite}.{name}: {said} ({time.monotonic() - began:.0f} s)", flush=True)
-        except Exception as e:  # noqa: BLE001  the next test must still run
-            good = False
-            print(f"FAIL {suite}.{name}: {e}", flush=True)
-    return 0 if good else 1
+    if together:
+        with ThreadPoolExecutor(len(tests)) as pool:
+            good = list(pool.map(lambda test: run(suite, *test), tests))
+    else:
+        good = [run(suite, *test) for test in tests]
+    return 0 if all(good) else 1
 
 
 if __name__ == "__main__":
-    sys.exit("a module of compose.py and bare.py")
+    if sys.argv[1:] != ["bases"] or not os.environ.get("TANDEM_TEST_BASES"):
+        sys.exit(__doc__)
+    for number in SUITES:
+        file = Path(os.environ["TANDEM_TEST_BASES"]) / f"debian{number}.tar"
+        if not file.exists():
+            base_tar(number, file)
