@@ -369,7 +369,7 @@ def redis_and_dispatcher_killed_together_resend(stack):
     return redis_and_dispatcher_killed(stack, "resend")
 
 
-@case()
+@case(alone=True)
 def view_of_200000_outcomes(stack):
     """Redis is emptied with 200,000 outcomes on the topic: all are counted again, at 20,000 a second or more."""
     from confluent_kafka import Producer
