@@ -13,7 +13,7 @@ local BUCKET_S, BUCKETS = 300, 288 -- 24 h
 local MEMBER_MS = 10000
 -- Lanes whose dispatcher was not heard for this long may be served without Redis, at 0.8 of their part of the rate (pace.c): that is kept
 -- free for it, until it is heard again or others have its lanes.
-local HEARD_MS, ALONE = 1500, 0.8
+local HEARD_MS, ALONE = 600, 0.8
 local CLOCK_BACK_US = 10000000
 local EARLY_US = 10000 -- a turn taken up a little early is not lost
 local time = redis.call('TIME')

@@ -39,7 +39,8 @@ enum {
     RETRY_US = 50000,
     SILENT_US = 1000000, /* as long as a relay counts */
     SPARE_EVERY = 16,
-    LOOK_MS = 350, QUIET_US = 700000, /* a relay nobody asks for: heard before pace.lua takes us for gone */
+    LOOK_MS = 50, QUIET_US = 200000, /* a relay nobody asks for: heard before pace.lua takes us for gone */
+    HEARD_US = 600000 + HORIZON_US,  /* which it does after 0.6 s; until then, and with slots leased then, others use our part, too */
     QUOTA_US = 60000000 /* how often a used-up quota is asked about */
 };
 
@@ -65,6 +66,7 @@ struct relay {
     uint64_t alone_sent, reporting; /* slots used while Redis was away; of those, in the call under way */
     struct td_gcra alone;
     uint64_t asked_at; /* when the call under way was sent */
+    uint64_t heard_at; /* when the last answer came */
     int64_t clock_us;  /* our clock less the server's, as far as known */
     bool clock_known;
     uv_timer_t timer;
@@ -289,6 +291,7 @@ static void on_lease(void *user, const struct td_reply *reply, const struct td_e
 
     relay->under_way = false;
     if (!err && td_reply_count(reply) == 8) {
+        relay->heard_at = now;
         take_lease(relay, reply, now);
     } else if (td_redis_up(relay->pace->redis)) {
         relay->ask_at = now + RETRY_US;
@@ -445,6 +448,8 @@ static void begin_alone(struct relay *relay, uint64_t now)
     uint64_t next = relay->last_us + (uint64_t)(1e6 / relay->mails_per_s);
 
     relay->under_way = false;
+    if (next < relay->heard_at + HEARD_US)
+        next = relay->heard_at + HEARD_US;
     relay->alone.tat_us = next > now ? next : now;
     refill_asked(relay, now);
     arm(relay, now);

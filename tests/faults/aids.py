@@ -224,6 +224,13 @@ def put_first(relays, crowd):
     return lambda: 0
 
 
+def never_above(relay, rate, unseen):
+    """-> the worst second. unseen: of put_first."""
+    second = worst_window(relay)
+    assert second <= rate * (1 + unseen()), f"{relay.name}: {second} mails of {rate} in one second"
+    return second
+
+
 def redis_cli(stack, *args):
     return subprocess.run(["redis-cli", "-p", str(stack.redis_port), *map(str, args)], check=True, capture_output=True,
                           text=True, timeout=10).stdout.strip()

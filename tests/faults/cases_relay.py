@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import aids
-from aids import flow, wait_for
+from aids import flow, never_above, wait_for
 
 CASES = []
 case = functools.partial(flow.case, CASES)
@@ -280,42 +280,41 @@ def tls_of_1_1_only(stack):
 def failback_under_backlog(stack):
     """The primary answers no greeting for 20 s while the backup carries less than comes in: few probes, then its rate over a ramp."""
     primary, backup = stack.relays
+    with aids.Crowd() as crowd:
+        unseen = aids.put_first(stack.relays, crowd)
+        probes, back, campaign = down_for_20_s(stack, primary)
+        flow.wait_done(stack, campaign, 24000)
+    t = flow.truth(stack, campaign)
+    said = t.check(24000, unconfirmed_at_most=60)
+    came = [x - back for x in aids.times([primary]) if x > back]
+    by_second = [sum(1 for x in came if n <= x < n + 1) for n in range(int(came[-1]))]
+    whole = next((n for n, c in enumerate(by_second) if c >= 0.9 * 400), None)
+    pause = aids.longest_pause(stack.relays)
+    assert probes <= 5 * 18, f"{probes} probes in 18 s"
+    assert pause < 1, f"pause {pause:.2f} s"
+    assert whole is not None and whole >= 3, f"no ramp: {by_second}"
+    return (f"L D(0) R: {said}, {probes} probes in 18 s, first mail {came[0]:.2f} s after its return, "
+            f"{by_second[int(came[0]) + 1]}/s in the second after, nine tenths of its rate after {whole} s, worst 1 s "
+            f"{never_above(primary, 400, unseen)} of 400, backup {never_above(backup, 150, unseen)} of 150, longest pause {pause:.2f} s")
+
+
+def down_for_20_s(stack, primary):
+    """-> (probes in the last 18 s of it, when it was well again, the campaign)"""
     campaign = flow.submit(stack, 24000)
     flow.wait_part(stack, campaign, 1000)
     down = primary.ask("POST", "/fault", {"at": "banner", "do": "reply", "code": 421, "text": "Service not available"})["id"]
     primary.ask("POST", "/fault", {"at": "any", "do": "reset", "count": 60})
-    began = time.time()
     wait_for("the primary to be left", 10, lambda: aids.state(stack, primary) == "open", 0.02)
     time.sleep(2)
     tried = faults_met(primary, down)
     time.sleep(18)
     probes = faults_met(primary, down) - tried
     primary.ask("DELETE", "/fault")
-    back = time.time()
-    flow.wait_done(stack, campaign, 24000)
-    t = flow.truth(stack, campaign)
-    said = t.check(24000, unconfirmed_at_most=60)
-    came = [x - back for x in aids.times([primary]) if x > back]
-    by_second = [sum(1 for x in came if n <= x < n + 1) for n in range(int(came[-1]))]
-    whole = next((n for n, c in enumerate(by_second) if c >= 0.9 * 400), None)
-    second, pause = aids.worst_window(primary), aids.longest_pause(stack.relays)
-    assert probes <= 5 * 18, f"{probes} probes in 18 s"
-    assert second <= 400 and pause < 1, f"worst second {second} of 400, pause {pause:.2f} s"
-    assert whole is not None and whole >= 3, f"no ramp: {by_second}"
-    return (f"L D(0) R: {said}, {probes} probes in 18 s, first mail {came[0]:.2f} s after its return, "
-            f"{by_second[int(came[0]) + 1]}/s in the second after, nine tenths of its rate after {whole} s, "
-            f"worst 1 s {second} of 400, backup {aids.worst_window(backup)} of 150, longest pause {pause:.2f} s, {back - began:.0f} s away")
+    return probes, time.time(), campaign
 
 
 def faults_met(relay, fault):
     return next(f["hits"] for f in relay.ask("GET", "/fault") if f["id"] == fault)
-
-
-def never_above(relay, rate, unseen):
-    """-> the worst second. unseen: of aids.put_first."""
-    second = aids.worst_window(relay)
-    assert second <= rate * (1 + unseen()), f"{relay.name}: {second} mails of {rate} in one second"
-    return second
 
 
 def flapping(stack, mails, rate, times, switches_at_most):
