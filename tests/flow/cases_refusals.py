@@ -2,7 +2,8 @@
 
 import time
 
-from run import BAD_LIST, FEW, NOT_JUDGED, case, flush_redis, recipient_outcomes, submit, truth, view_built, wait_done, wait_part
+from run import (BAD_LIST, FEW, NOT_JUDGED, case, flush_redis, recipient_outcomes, submit, submit_until_held, truth, view_built, wait_done,
+                 wait_part)
 from stack import wait_for
 
 
@@ -66,14 +67,7 @@ def bounce_trigger_by_refusals_and_reports_holds(stack):
     primary, backup = stack.relays
     refuse_gone(primary, 0.05)
     refuse_gone(backup)
-    bad = submit(stack, 12000, "--id", "bad", domain="gone.example")
-    wait_for("the hold", 90, lambda: stack.status(bad).get("held"), 0.1)
-    time.sleep(1.5)
-    before = stack.status(bad)
-    time.sleep(2)
-    assert stack.status(bad)["done"] == before["done"] < 12000, "a held campaign went on"
-    text = stack.ctl("campaign", "status", bad, check=False).stdout
-    assert "left ses-eu: " in text and "left backup: " in text and "HELD: " in text, text
+    bad, before = submit_until_held(stack)
     why = before["left"]
     assert " refused by the relay, 0 reported later)" in why["backup"], f"{why}"
     assert "(0 refused" not in why["ses-eu"] and ", 0 reported" not in why["ses-eu"], f"both kinds at the primary: {why}"

@@ -506,9 +506,8 @@ def bounce_trigger_moves_that_campaign(stack):
     return f"left after {by['ses-eu']} of its mails ({events[0].evidence}), {by['backup']} by the backup; the other: 3000 by the primary"
 
 
-@case(primary=BAD_LIST, backup=BAD_LIST, delay=60, primary_entry=NOT_JUDGED, backup_entry=NOT_JUDGED)
-def bounce_trigger_holds_without_a_relay(stack):
-    """A campaign that bounces at both relays is held, says why, and spends nothing; what is left can be cancelled."""
+def submit_until_held(stack):
+    """A bad list of 12,000 that no relay is left for: it stands still and says why. -> its id, its status."""
     bad = submit(stack, 12000, "--id", "bad", domain="gone.example")
     wait_for("the hold", 90, lambda: stack.status(bad).get("held"), 0.1)
     time.sleep(1.5)
@@ -517,6 +516,13 @@ def bounce_trigger_holds_without_a_relay(stack):
     assert stack.status(bad)["done"] == before["done"] < 12000, "a held campaign went on"
     text = stack.ctl("campaign", "status", bad, check=False).stdout
     assert "left ses-eu: " in text and "left backup: " in text and "HELD: " in text, text
+    return bad, before
+
+
+@case(primary=BAD_LIST, backup=BAD_LIST, delay=60, primary_entry=NOT_JUDGED, backup_entry=NOT_JUDGED)
+def bounce_trigger_holds_without_a_relay(stack):
+    """A campaign that bounces at both relays is held, says why, and spends nothing; what is left can be cancelled."""
+    bad, before = submit_until_held(stack)
     good = submit(stack, 200, "--id", "good")
     wait_done(stack, good, 200)
     stack.ctl("relay", "enable", "backup", bad)
