@@ -247,12 +247,15 @@ bool lane_set_stuck(const struct lane_set *set, uint64_t now_ms)
     return false;
 }
 
-/* Away for too long for this lane? Only the time that both have lasted counts. */
+/* Away for too long for this lane? Only the time that both have lasted counts; the owner before, who could not give its lease back,
+ * has none any more then. */
 static bool waited(const struct lane_set *set, const struct lane *lane, uint64_t now_ms)
 {
+    const struct td_settings *s = set->settings;
     uint64_t since_ms = lane->asked_at_ms > set->away_since_ms ? lane->asked_at_ms : set->away_since_ms;
+    int64_t wait_ms = s->dispatch_redis_wait_ms > s->dispatch_lane_lease_ms ? s->dispatch_redis_wait_ms : s->dispatch_lane_lease_ms;
 
-    return set->away_since_ms && now_ms - since_ms >= (uint64_t)set->settings->dispatch_redis_wait_ms;
+    return set->away_since_ms && now_ms - since_ms >= (uint64_t)wait_ms;
 }
 
 void lane_set_tick(struct lane_set *set, uint64_t now_ms)
