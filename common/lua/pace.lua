@@ -1,6 +1,7 @@
 -- The generic cell rate algorithm with burst 1, shared: hands out consecutive future slots of one relay.
 -- Unused time is never saved up, so no burst follows a pause. The same arithmetic as td_gcra_take.
--- KEYS: td:{r:<relay>}:tat (theoretical arrival time, us, and the last turn given, us), td:{r:<relay>}:quota (hash: five-minute bucket -> mails),
+-- KEYS: td:{r:<relay>}:tat (theoretical arrival time, us, and the last turn given, us),
+--   td:{r:<relay>}:quota (hash: five-minute bucket -> mails),
 --   td:{r:<relay>}:members (hash: who paces here -> when last heard, ms, and its part of all lanes)
 -- ARGV: mails per second (safety and busy factor already in it), want, horizon us, daily quota (0 none), me, mails sent
 --   while Redis was away, my part of all lanes (0..1); now (us) in tests only

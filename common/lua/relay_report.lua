@@ -40,8 +40,8 @@
 --   relay_count.lua)
 -- ARGV: name, value, name, value ... me, epoch, state (the caller's, with its reason), ok, hard, soft, fatal, exhausted,
 --   paused (counts), row (connection failures since the caller's last success), refused (of those), ok_ago (ms since the last of
---   ok), silent (ms for which the caller has heard nothing from a relay that it found silent; 0: it is not, or since long), latencies, slow (final
---   replies timed, those over 10 s), reason (of the worst), want (mails it could try), used (grants used), can (1: could
+--   ok), silent (ms for which the caller has heard nothing from a relay that it found silent; 0: it is not, or since long),
+--   latencies, slow (final replies timed, those over 10 s), reason (of the worst), want (mails it could try), used (grants used), can (1: could
 --   probe), probe (well | bad), hold (1: no relay is fit), probe_epoch, probe_ms, probe_max_ms, ramp_ms, random (0..1),
 --   bounce_warn, bounce_throttle, bounce_stop (per 10,000); now (ms) in tests only
 -- Reply: state, epoch, share, factor, grants, probe (1: go), next change (Unix ms, 0 none), reason, evidence, changed (1:

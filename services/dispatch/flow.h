@@ -30,7 +30,7 @@ struct dispatch {
     uv_timer_t *tick, *pump;
     uv_timer_cb on_pump;
     uint64_t cap_wait_us;        /* until a capped campaign may go on; 0 = none waits */
-    size_t begun[2];             /* mails in BEGIN or GO, bulk and express: see flow_place */
+    size_t begun[2];             /* mails in BEGIN or GO, bulk and express: see place.h */
     size_t in_memory[2];         /* mails, bulk and express, each bounded by dispatch.window */
     bool held[2];                /* lanes of that class are not read because its window is full */
     struct mail_list delayed;    /* not_before is to come */

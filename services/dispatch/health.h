@@ -66,7 +66,8 @@ void health_free(struct health *health);
 /** Count evidence; sent in aggregate every dispatch.report_ms, at once for SOFT and worse. reason: as reply_class.reason
  * or "down.<relay_event_name>". "down.connect" means unreachable or timed out; say "down.refused" when the connection was
  * refused, which opens a relay at once unless something was accepted in the last second. "down.silent": a probe was not
- * answered either; it opens a relay when nobody was served since that silence began, or for a second. These and down.connect, tls, banner, dns, auth and reset count as connection failures: three in a row within 5 s, fleet-wide, open it too. */
+ * answered either; it opens a relay when nobody was served since that silence began, or for a second. These and down.connect,
+ * tls, banner, dns, auth and reset count as connection failures: three in a row within 5 s, fleet-wide, open it too. */
 void health_report(struct health *health, size_t relay, enum health_kind kind, const char *reason);
 /** Final-reply latency of an accepted mail, for the tarpit trigger. */
 void health_latency(struct health *health, size_t relay, uint64_t final_us);

@@ -473,7 +473,7 @@ void outcomes_redis_up(struct outcomes *o)
 
 size_t outcomes_unsent(const struct outcomes *o)
 {
-    return o ? o->stuck.count + o->waiting.count : 0;
+    return o ? o->stuck.count + o->waiting.count + o->held.count : 0;
 }
 
 size_t outcomes_owed(const struct outcomes *o)

@@ -32,9 +32,9 @@ void outcomes_again(struct outcomes *outcomes, struct mail *mail, const void *pa
 void outcomes_tell(struct outcomes *outcomes);
 /** Redis has come back. */
 void outcomes_redis_up(struct outcomes *outcomes);
-/** Ends that the ledger is still owed. */
 /** Outcomes that are not on their topic; at exit, when Kafka's producer is gone. NULL is fine. */
-size_t outcomes_unsent(const struct outcomes *o);
+size_t outcomes_unsent(const struct outcomes *outcomes);
+/** Ends that the ledger is still owed. */
 size_t outcomes_owed(const struct outcomes *outcomes);
 
 #endif /* OUTCOMES_H */

@@ -1,7 +1,8 @@
 /* pace.h - when the next mail may go to a relay: future slots leased from Redis (GCRA, common/lua/pace.lua),
  * shared by all dispatchers, never above the relay's quota and evenly spaced. Loop thread only. While Redis is
  * away: 0.8 x quota x the part of all lanes that this process has. Lanes have one owner each, so those parts are never
- * more than one together, whoever joins meanwhile; who has Redis leaves as much free for dispatchers that are not heard. A relay without max_mails_per_s is not paced. */
+ * more than one together, whoever joins meanwhile; who has Redis leaves as much free for dispatchers that are not heard. A
+ * relay without max_mails_per_s is not paced. */
 #ifndef PACE_H
 #define PACE_H
 

@@ -106,18 +106,25 @@ size_t pool_room(const struct pool *pool)
     return pool->stopping || used >= places ? 0 : places - used;
 }
 
-/* As member_next gives them: behind a mail in flight only when no handshake is under way, and never on one that is
- * worn out or has replies to read before its next mail. */
-size_t pool_free_now(const struct pool *pool)
+/* As member_next gives places: behind a mail in flight only when no handshake is under way, and never on a connection that is
+ * worn out or has replies to read before its next mail. Asked for each mail, so the members are looked at only when counts
+ * leave it open. */
+bool pool_takes_now(const struct pool *pool)
 {
-    size_t places = 0, used = pool->waiting.count + pool->retrying.count;
+    size_t used = pool->waiting.count + pool->retrying.count, places = 0;
 
-    for (const struct member *member = pool->members; member; member = member->next)
+    if (pool->stopping)
+        return false;
+    if (pool->idle_count > used)
+        return true;
+    if (pool->opening > 0 || pool->slots <= pool->in_flight + used)
+        return false;
+    for (const struct member *member = pool->members; member && places <= used; member = member->next)
         if (member->in_idle)
-            places += pool->opening == 0 ? member->slots : 1;
-        else if (member->state == MEMBER_READY && member->jobs > 0 && pool->opening == 0 && !member_worn_out(member))
+            places += member->slots;
+        else if (member->state == MEMBER_READY && member->jobs > 0 && !member_worn_out(member))
             places += member->slots - member->jobs;
-    return pool->stopping || used >= places ? 0 : places - used;
+    return places > used;
 }
 
 void pool_warm(struct pool *pool, size_t connections)

@@ -71,8 +71,8 @@ const struct td_relay_settings *pool_relay(const struct pool *pool);
 /** How many more jobs it would take now: free connections, plus those it may still open (or is opening) less their
  * jobs. Opening is staggered: at most 8 handshakes at once. */
 size_t pool_room(const struct pool *pool);
-/** Of those, how many would be written at once: places on connections that are up. */
-size_t pool_free_now(const struct pool *pool);
+/** Would one more be written at once, on a connection that is up? */
+bool pool_takes_now(const struct pool *pool);
 /** Have so many more connections opened, as far as there is room; each that is up is told as RELAY_UP. */
 void pool_warm(struct pool *pool, size_t connections);
 /** @return TD_OK, or TD_EAGAIN when there is no room. Copies nothing. */

@@ -361,7 +361,8 @@ static struct route_relay look(struct relays *relays, const struct mail *mail, s
     fit.well = is_well(r, view);
     fit.limited = view->state == RELAY_LIMITED;
     /* Silent: it may be our own way to it that is cut, so others may still use it, and its trial is theirs. */
-    fit.grant = !fit.well && view->grants > 0 && pool_silent_ms(r->pool) == 0; /* half-open, and the rare mail that finds out when a pause is over */
+    /* A grant is for half-open, and for the rare mail that finds out when a pause is over. */
+    fit.grant = !fit.well && view->grants > 0 && pool_silent_ms(r->pool) == 0;
     fit.share = view->share >= 1 ? 10000 : view->share <= 0 ? 0 : (uint32_t)(view->share * 10000);
     fit.room = pool_room(r->pool) > 0 &&
                !(fit.limited && pace_full(relays->pace, i, OVERFLOW_WAIT_US));
@@ -424,7 +425,7 @@ static bool is_cold(struct relay *r)
 {
     double per_s = (double)r->settings->max_mails_per_s;
 
-    if (!(per_s > 0) || pool_free_now(r->pool) > 0)
+    if (!(per_s > 0) || pool_takes_now(r->pool))
         return false;
     pool_warm(r->pool, 1 + (size_t)(per_s / MAILS_PER_S_OF_A_CONNECTION));
     return true;

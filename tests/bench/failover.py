@@ -158,7 +158,7 @@ def rate_cut(stack, rate):
     again = "not within the campaign"
     try:
         aids.wait_for("its rate again", 60, lambda: found_again() or flow.done_count(stack, campaign) >= mails, 0.25)
-        again = f"{time.time() - grown:.1f} s" if found_again() else again
+        again = f"{time.time() - grown:.1f} s" if flow.done_count(stack, campaign) < mails else again
     except aids.Failed:
         pass
     refusals = aids.refused(primary, 454)

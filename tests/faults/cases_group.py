@@ -173,12 +173,12 @@ def dispatcher_cut_off_from_kafka(stack):
     process.argv += ["--set", f"kafka.brokers=127.0.0.1:{proxy.port}"]
     process.start()
     stack.ready(process)
-    campaign = flow.submit(stack, 16000)
+    campaign = flow.submit(stack, 32000)
     flow.wait_part(stack, campaign, 2000)
     proxy.cut()
     time.sleep(12)
     proxy.heal()
-    flow.wait_done(stack, campaign, 16000)
+    flow.wait_done(stack, campaign, 32000)
     t = flow.truth(stack, campaign)
-    said = t.check(16000, unconfirmed_at_most=40)
+    said = t.check(32000, unconfirmed_at_most=40)
     return f"L D(0) C: {said}, longest pause {aids.longest_pause(stack.relays):.2f} s"

@@ -17,21 +17,26 @@ PAUSED = "Message rejected: Sending paused for this account"
 @case(primary_entry={"connect_timeout": "2s", "command_timeout": "5s", "data_timeout": "5s", "final_timeout": "10s"})
 def relay_is_a_black_hole(stack):
     """SIGSTOP of the primary, for 20 s: it accepts connections and never says a word, as behind a firewall that drops."""
+    campaign, stopped, first = hangs(stack, 8000, 1500, 20)
+    flow.wait_done(stack, campaign, 8000)
+    said = flow.truth(stack, campaign).check(8000, unconfirmed_at_most=20)
+    pause = aids.longest_pause(stack.relays, stopped + 19)  # then it takes the mails that lay in its sockets
+    return f"L D(0) C: {said}, switched in {first:.2f} s, longest pause {pause:.2f} s"
+
+
+def hangs(stack, mails, before, seconds):
+    """The primary is stopped for so many seconds, after so many mails. -> the campaign, when, and how long the switch took."""
     primary, backup = stack.relays
-    campaign = flow.submit(stack, 8000)
-    flow.wait_part(stack, campaign, 1500)
+    campaign = flow.submit(stack, mails)
+    flow.wait_part(stack, campaign, before)
     primary.process.send(signal.SIGSTOP)
     stopped = time.time()
     wait_for("the backup's first mail", 30, lambda: backup.taken(), 0.02)
-    first = backup.taken()[0][0]
-    time.sleep(max(0, 20 - (time.time() - stopped)))
+    first = backup.taken()[0][0] - stopped
+    time.sleep(max(0, seconds - (time.time() - stopped)))
     primary.process.send(signal.SIGCONT)
-    flow.wait_done(stack, campaign, 8000)
-    t = flow.truth(stack, campaign)
-    said = t.check(8000, unconfirmed_at_most=20)
-    pause = aids.longest_pause(stack.relays, stopped + 19)  # then it takes the mails that lay in its sockets
-    assert first - stopped < 1.3, f"the switch took {first - stopped:.1f} s"
-    return f"L D(0) C: {said}, switched in {first - stopped:.2f} s, longest pause {pause:.2f} s"
+    assert first < 1.3, f"the switch took {first:.1f} s"
+    return campaign, stopped, first
 
 
 FEW = {"max_connections": 1, "connect_timeout": "30s", "command_timeout": "60s", "data_timeout": "60s", "final_timeout": "60s"}
@@ -40,20 +45,12 @@ FEW = {"max_connections": 1, "connect_timeout": "30s", "command_timeout": "60s",
 @case(primary_entry=FEW)
 def relay_hangs_with_one_connection(stack):
     """The same with one connection, which is all there is, and timeouts of a minute: the probe finds out."""
-    primary, backup = stack.relays
-    campaign = flow.submit(stack, 1500)
-    flow.wait_part(stack, campaign, 200)
-    primary.process.send(signal.SIGSTOP)
-    stopped = time.time()
-    wait_for("the backup's first mail", 30, lambda: backup.taken(), 0.02)
-    first = backup.taken()[0][0] - stopped
-    time.sleep(max(0, 5 - (time.time() - stopped)))
-    primary.process.send(signal.SIGCONT)
+    primary = stack.relays[0]
+    campaign, _, first = hangs(stack, 1500, 200, 5)
     back = time.time()
     flow.wait_done(stack, campaign, 1500)
     t = flow.truth(stack, campaign)
     said = t.check(1500)
-    assert first < 1.3, f"the switch took {first:.1f} s"
     assert aids.changes(t, primary, "open")[0].reason == "down.silent"
     again = [x for x in aids.times([primary]) if x > back + 0.2]
     return (f"L D(0) C: {said}, switched in {first:.2f} s, the primary again "

@@ -32,7 +32,9 @@ CASES += cases_points.CASES + cases_relay.CASES + cases_redis.CASES + cases_grou
 # What takes long and shows what a shorter case or a flow test shows in part.
 LONG = {"flapping_primary", "rebalance_storm", "both_relays_down", "rate_cut_by_454", "dispatcher_cut_off_from_kafka",
         "zombie_dispatcher", "dispatchers_come_and_go", "stop_points_resend", "redis_emptied",
-        "coordinator_killed_at_renderings_commit", "relay_name_is_lost_and_found", "small_campaign_beside_a_large_one"}
+        "coordinator_killed_at_renderings_commit", "failback_under_backlog", "dispatchers_join_while_redis_is_away",
+        "dispatcher_cut_off_from_redis_while_events_come", "rate_while_one_is_cut_off_from_redis", "slow_relay_with_two_connections",
+        "relay_name_is_lost_and_found", "small_campaign_beside_a_large_one"}
 NAMED = {"flapping_primary_30_min"}  # half an hour
 
 

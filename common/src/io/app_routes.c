@@ -8,13 +8,13 @@
 #include "tandem/clock.h"
 #include "tandem/json.h"
 
-/* Not the open descriptors: PR_SET_DUMPABLE 0 makes /proc/self/fd root's. */
 static void grow(struct td_metric *counter, double to)
 {
     if (to > td_metric_value(counter))
         td_metric_add(counter, to - td_metric_value(counter));
 }
 
+/* Not the open descriptors: PR_SET_DUMPABLE 0 makes /proc/self/fd root's. */
 static void read_process(struct td_app_run *run)
 {
     FILE *in = fopen("/proc/self/statm", "re");
